@@ -1,0 +1,1 @@
+"""Running a model: activations out, interventions in. Knows nothing of values or judges."""

@@ -1,0 +1,206 @@
+"""The format in which a model is asked and answers, and which tokens of it are the answer.
+
+Text is made with `apply_chat_template(tokenize=False)` and tokenised here: what that method returns
+when it tokenises has changed between versions of transformers, and tokenising its text in the usual
+way adds a second BOS, which shifts every activation.
+"""
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformers import BatchEncoding
+
+from valueflow.errors import InvalidInput
+
+Template = Literal["auto", "chat", "plain"]
+PaddingSide = Literal["left", "right"]
+
+PLAIN = "Question: {question}\nAnswer:"
+
+
+class Answered(NamedTuple):
+    """A formatted question with its answer, which is `text[start:]`."""
+
+    text: str
+    start: int
+
+
+def template_hash(tokenizer: Any) -> str:
+    """16 hex digits that change whenever the text format of "auto" changes."""
+    template = _chat_template(tokenizer)
+    content = f"plain {PLAIN}" if template is None else f"chat {template}"
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def format_prompts(
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    system: str | None = None,
+    template: Template = "auto",
+) -> list[str]:
+    """Each prompt as the model expects it, up to where its answer begins.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompts: What the user says, one turn each.
+        system: A system prompt; None leaves whatever the template itself puts there (SmolLM2 and
+            Qwen2.5 have a default of their own). Without a system role it goes before the user's words.
+        template: "chat" is the model's own format, with thinking switched off where the template can
+            and any date in it fixed; "plain" is `Question: ...\\nAnswer:`; "auto" is "chat" if there is a
+            chat template, else "plain".
+
+    Raises:
+        InvalidInput: "chat" without a chat template.
+    """
+    chat = _chat_template(tokenizer)
+    if template == "chat" and chat is None:
+        raise InvalidInput("the tokenizer has no chat template: use template='plain' or 'auto'")
+    if chat is None or template == "plain":
+        head = "" if system is None else f"{system}\n\n"
+        return [head + PLAIN.format(question=prompt) for prompt in prompts]
+    return [_apply(tokenizer, chat, prompt, system) for prompt in prompts]
+
+
+def format_answered(
+    tokenizer: Any,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    *,
+    system: str | None = None,
+    template: Template = "auto",
+) -> list[Answered]:
+    """Each question with its answer, exactly as if the model had just generated the answer.
+
+    The text ends with the answer: no end-of-turn marker follows. White space around an answer is
+    dropped. Arguments as in `format_prompts`.
+
+    Raises:
+        InvalidInput: Not as many answers as questions, or an empty answer.
+    """
+    if len(questions) != len(answers):
+        raise InvalidInput(f"{len(questions)} questions but {len(answers)} answers")
+    prompts = format_prompts(tokenizer, questions, system=system, template=template)
+    answered = []
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        if not answer.strip():
+            raise InvalidInput(f"answer {number} is empty: it has no tokens to read")
+        # As a model continues: a word after "Answer:" brings its own space.
+        head = prompt if prompt[-1:].isspace() or prompt.endswith(">") else f"{prompt} "
+        answered.append(Answered(head + answer.strip(), len(head)))
+    return answered
+
+
+def encode(
+    tokenizer: Any, texts: Sequence[str], *, padding_side: PaddingSide = "left"
+) -> BatchEncoding:
+    """Token ids and attention mask of formatted texts, with one BOS if the tokenizer uses BOS at all.
+
+    Args:
+        tokenizer: Any transformers tokenizer.
+        texts: Formatted prompts; whether a template wrote BOS into them makes no difference.
+        padding_side: "left" for generation. The tokenizer's own setting is neither used nor changed.
+
+    Returns:
+        `input_ids` and `attention_mask`, int64 [batch, seq], to be passed on as `model(**encoded)`.
+
+    Raises:
+        InvalidInput: No texts, or different lengths and no token to pad with.
+    """
+    rows = [_tokens(tokenizer, text)[0] for text in texts]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if not rows or (pad is None and len({len(row) for row in rows}) > 1):
+        raise InvalidInput("expected texts, and a tokenizer with a pad or EOS token to pad them with")
+    ids = _padded(rows, pad or 0, padding_side)
+    mask = _padded([[1] * len(row) for row in rows], 0, padding_side)
+    return BatchEncoding({"input_ids": ids, "attention_mask": mask})
+
+
+def answer_mask(
+    tokenizer: Any, answered: Sequence[Answered], *, padding_side: PaddingSide = "left"
+) -> Bool[Tensor, "batch seq"]:
+    """Which tokens are the answer's, aligned with `encode` of the same texts and padding side.
+
+    True where a token holds at least one character of the answer; BOS, other special tokens, the
+    format around the answer and padding are False. A tokenizer without character offsets (a slow one)
+    is asked for the tokens of the part before the answer instead.
+    """
+    rows = [_answer_row(tokenizer, item) for item in answered]
+    return _padded(rows, 0, padding_side).bool()
+
+
+def _chat_template(tokenizer: Any) -> str | None:
+    template = getattr(tokenizer, "chat_template", None)
+    return tokenizer.get_chat_template() if isinstance(template, dict) else template
+
+
+def _apply(tokenizer: Any, chat: str, prompt: str, system: str | None) -> str:
+    import jinja2
+
+    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+    if "enable_thinking" in chat:
+        options["enable_thinking"] = False
+    if "strftime_now" in chat:
+        # Templates that print today's date would give another prompt tomorrow.
+        options["strftime_now"] = datetime.date(2024, 7, 26).strftime
+    user = {"role": "user", "content": prompt}
+    if system is None:
+        return tokenizer.apply_chat_template([user], **options)
+    try:
+        turns = [{"role": "system", "content": system}, user]
+        text = tokenizer.apply_chat_template(turns, **options)
+    except jinja2.TemplateError:
+        text = ""
+    if system.strip() in text:
+        return text
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": f"{system}\n\n{prompt}"}], **options
+    )
+
+
+def _uses_bos(tokenizer: Any) -> bool:
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+
+
+def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
+    """Token ids with at most one BOS, and each token's characters (None from a slow tokenizer).
+
+    Special tokens are added by hand: the tokenizer's own way may also append EOS.
+    """
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast)
+    ids = list(encoded["input_ids"])
+    offsets = [(a, b) for a, b in encoded["offset_mapping"]] if fast else None
+    if _uses_bos(tokenizer) and ids[:1] != [tokenizer.bos_token_id]:
+        ids = [tokenizer.bos_token_id, *ids]
+        offsets = None if offsets is None else [(0, 0), *offsets]
+    return ids, offsets
+
+
+def _answer_row(tokenizer: Any, item: Answered) -> list[int]:
+    ids, offsets = _tokens(tokenizer, item.text)
+    if offsets is not None:
+        inside = [start < end and end > item.start for start, end in offsets]
+    else:
+        before, _ = _tokens(tokenizer, item.text[: item.start].rstrip(" "))
+        pairs = zip(before, ids, strict=False)
+        shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(ids)))
+        inside = [i >= shared for i in range(len(ids))]
+    # The unknown token stands for content; all other special tokens do not.
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    return [int(flag and i not in special) for i, flag in zip(ids, inside, strict=True)]
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int, side: PaddingSide) -> Tensor:
+    width = max(len(row) for row in rows)
+    blank = [[fill] * (width - len(row)) for row in rows]
+    full = [
+        [*b, *row] if side == "left" else [*row, *b] for b, row in zip(blank, rows, strict=True)
+    ]
+    return torch.tensor(full, dtype=torch.long)

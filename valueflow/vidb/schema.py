@@ -1,0 +1,186 @@
+"""What the database is made of: ladders of texts and the raw rankings of them.
+
+A ladder is one scenario in five texts (rungs), from strongest opposition to strongest support. A
+ranking record is one window as it was shown and the order that came back. Both are JSON lines, one
+file per value; nothing else is primary, intensities are computed from them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from valueflow.errors import InvalidInput
+
+Split = Literal["steer", "judge", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("steer", "judge", "validation", "test")
+REGISTERS = ("answer", "statement", "post", "rule")
+N_RUNGS = 5
+
+# Ladders of a register are dealt out in hands of five; every hand covers all four splits and two
+# hands in a row hold 3 steer, 3 judge, 2 validation, 2 test.
+_HANDS: tuple[tuple[Split, ...], tuple[Split, ...]] = (
+    ("steer", "steer", "judge", "validation", "test"),
+    ("steer", "judge", "judge", "validation", "test"),
+)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """One scenario, five rungs.
+
+    Attributes:
+        id: `theory/value/register-ordinal`, ordinals from 01 within a value and register.
+        register: "answer" (to the question in `context`), "statement", "post" or "rule".
+        scenario: a few words.
+        context: the question that the rungs answer, or None.
+        rungs: five texts, strongest opposition first, the middle one neutral.
+    """
+
+    id: str
+    register: str
+    scenario: str
+    context: str | None
+    rungs: tuple[str, ...]
+
+    @property
+    def value(self) -> str:
+        """Id of the value, for example `svt/power`."""
+        return self.id.rsplit("/", 1)[0]
+
+    @property
+    def split(self) -> Split:
+        """The split all its rungs belong to; a function of the id alone."""
+        return split_of(self.id)
+
+    def text_id(self, rung: int) -> str:
+        """Id of the rung-th text, 1 (strongest opposition) to 5."""
+        return f"{self.id}/{rung}"
+
+
+@dataclass(frozen=True)
+class RankingRecord:
+    """One window as shown and as ranked.
+
+    Attributes:
+        window: id, unique within a value; a window shown again in another order is a new record
+            of the same window with another `kind`.
+        kind: "ladder" (the rungs of one), "cross" (different ladders), "repeat" (one of the former
+            shown again), "review" (a second reading of a doubtful one, replaces it).
+        ranker: who ranked; described in the data card.
+        shown: text ids in the order shown.
+        order: the same ids, most supportive first.
+    """
+
+    window: str
+    kind: str
+    ranker: str
+    shown: tuple[str, ...]
+    order: tuple[str, ...]
+
+
+def split_of(ladder_id: str) -> Split:
+    """The split of a ladder: fixed by its id, so that growth never moves one, even over registers.
+
+    Ladders of one value and register are dealt in hands of five by their ordinal; a hash of value,
+    register and hand number decides the order within the hand.
+
+    Raises:
+        InvalidInput: an id not of the form `theory/value/register-ordinal`.
+    """
+    stem, _, ordinal = ladder_id.rpartition("-")
+    if stem.count("/") != 2 or not ordinal.isdigit() or int(ordinal) < 1:
+        raise InvalidInput(f"ladder id {ladder_id!r}: expected theory/value/register-01")
+    hand, place = divmod(int(ordinal) - 1, N_RUNGS)
+    first = _HANDS[0] if _hash(stem) % 2 == hand % 2 else _HANDS[1]
+    dealt = sorted(range(len(first)), key=lambda i: _hash(f"{stem}-{hand}-{i}"))
+    return first[dealt[place]]
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def read_ladders(path: Path) -> list[Ladder]:
+    """The ladders of a JSON-lines file, checked.
+
+    Raises:
+        InvalidInput: names file, line and mend: not UTF-8 or JSON, a missing field, a duplicate
+            id, not five rungs, an empty or repeated text, an unknown register, an answer without
+            its question.
+    """
+    ladders: list[Ladder] = []
+    seen: set[str] = set()
+    for where, row in _json_lines(path):
+        ladder = _ladder(where, row)
+        for key in (ladder.id, *ladder.rungs):
+            if key in seen:
+                raise InvalidInput(f"{where}: {key[:60]!r} occurs twice; ids and texts are unique")
+            seen.add(key)
+        ladders.append(ladder)
+    return ladders
+
+
+def _ladder(where: str, row: Mapping[str, Any]) -> Ladder:
+    fields = {name: row.get(name) for name in ("id", "register", "scenario")}
+    for name, content in fields.items():
+        if not isinstance(content, str) or not content.strip():
+            raise InvalidInput(f"{where}: field {name!r} must be text, got {content!r}")
+    rungs = row.get("rungs")
+    if not isinstance(rungs, list) or len(rungs) != N_RUNGS:
+        raise InvalidInput(f"{where}: 'rungs' must be a list of {N_RUNGS} texts, got {rungs!r:.80}")
+    for number, text in enumerate(rungs, start=1):
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidInput(f"{where}: rung {number} is empty; write it or drop the ladder")
+    register, context = row["register"], row.get("context")
+    if register not in REGISTERS:
+        raise InvalidInput(f"{where}: register {register!r} is none of {', '.join(REGISTERS)}")
+    if (register == "answer") != bool(context):
+        raise InvalidInput(f"{where}: an answer needs its question in 'context', others have none")
+    split_of(row["id"])
+    return Ladder(row["id"], register, row["scenario"], context or None, tuple(rungs))
+
+
+def read_rankings(path: Path) -> list[RankingRecord]:
+    """The ranking records of a JSON-lines file, checked.
+
+    Raises:
+        InvalidInput: names file and line: an order that is no permutation of what was shown.
+    """
+    records = []
+    for where, row in _json_lines(path):
+        try:
+            shown, order = tuple(row["shown"]), tuple(row["order"])
+            record = RankingRecord(row["window"], row["kind"], row["ranker"], shown, order)
+        except (KeyError, TypeError) as error:
+            raise InvalidInput(f"{where}: field missing or of a wrong kind: {error}") from None
+        if len(shown) < 2 or len(set(shown)) != len(shown) or sorted(shown) != sorted(order):
+            raise InvalidInput(
+                f"{where}: the order is no permutation of the {len(shown)} texts shown; "
+                "rank the window again or remove the line"
+            )
+        records.append(record)
+    return records
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of each line that is not blank."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InvalidInput(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: not UTF-8 at byte {error.start}; convert it") from None
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InvalidInput(f"{where}: not JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise InvalidInput(f"{where}: expected an object, got {type(row).__name__}")
+        yield where, row
