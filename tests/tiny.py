@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 PAD, BOS, EOS = 0, 1, 2
 MAX_POSITIONS = 512
 
-# What differs from the common sizes, by model_type. `hidden` and `n_layers` stand for the arguments.
+# What differs from the common sizes, by model_type. "hidden" and "n_layers" stand for arguments.
 _GLU = {"intermediate_size": 64, "num_key_value_heads": 2}
 _PLAIN = {"intermediate_size": 64}
 _SLIDING = {"sliding_window": 16, "head_dim": 8}
@@ -73,8 +73,8 @@ def tiny_model(
 ) -> PreTrainedModel:
     """A random causal language model of architecture `arch`: fp32, CPU, eval mode, deterministic.
 
-    Weights are drawn at 1/sqrt(fan-in), not transformers' 0.02: every block then changes the stream by
-    about as much as the stream is large, so an intervention in a middle layer moves the logits.
+    Weights are drawn at 1/sqrt(fan-in), not transformers' 0.02: every block then changes the stream
+    by about as much as the stream is large, so an intervention in a middle layer moves the logits.
     """
     config = tiny_config(arch, n_layers=n_layers, hidden=hidden, vocab=vocab)
     with torch.random.fork_rng(devices=[]):
@@ -91,7 +91,8 @@ def tiny_model(
 
 
 _CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{{ bos_token }}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 _SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -114,7 +115,7 @@ def _tokenizer_json(bos: bool) -> str:
 
 
 def tiny_tokenizer(*, bos: bool = True, chat: bool = False) -> PreTrainedTokenizerFast:
-    """A fast BPE tokenizer of 118 entries for plain ASCII: encoding and decoding give the text back.
+    """A fast BPE tokenizer of 118 entries for plain ASCII; decoding gives the encoded text back.
 
     Args:
         bos: Whether encoding with special tokens puts `<s>` in front.

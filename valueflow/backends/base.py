@@ -1,9 +1,11 @@
 """What an intervention is, and what every backend can do."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -13,7 +15,7 @@ Positions = Literal["all", "prompt", "generated", "last"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "last")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Intervention:
     """Additions to the residual stream, a different one for every row of the batch.
 
@@ -26,12 +28,12 @@ class Intervention:
         coefficients: shape (rows, values), multiples of the typical norm. One row serves every
             row of a batch.
         positions: "all"; "prompt" or "generated" alone; "last", the last prompt token alone.
-            Padding is never in scope. Positions count from the first token of the prompt, so a
-            KV cache or padding does not shift them.
+            Padding of the prompt is never in scope. Positions count from the start of the prompt,
+            so a KV cache or padding does not shift them.
 
     Raises:
         InvalidInput: layers of `directions` and `norms` differ, shapes do not fit, a number is
-            not finite, a scope is unknown.
+            not finite, a norm is not positive, a scope is unknown.
     """
 
     directions: Mapping[int, Float[Tensor, "values hidden"]]
@@ -49,7 +51,7 @@ class Intervention:
             raise InvalidInput(f"positions must be one of {POSITIONS}, got {self.positions!r}")
         if self.coefficients.ndim != 2:
             raise InvalidInput(
-                f"coefficients: expected (rows, values), got {self.coefficients.shape}"
+                f"coefficients: expected (rows, values), got {tuple(self.coefficients.shape)}"
             )
         for layer, direction in self.directions.items():
             if direction.ndim != 2 or direction.shape[0] != self.coefficients.shape[1]:
@@ -59,18 +61,78 @@ class Intervention:
                 )
             if not bool(direction.isfinite().all()):
                 raise InvalidInput(f"layer {layer}: a direction is not finite")
+            if not (math.isfinite(self.norms[layer]) and self.norms[layer] > 0):
+                raise InvalidInput(
+                    f"layer {layer}: expected a positive norm, got {self.norms[layer]}"
+                )
         if not bool(self.coefficients.isfinite().all()):
             raise InvalidInput("a coefficient is not finite")
 
     def deltas(self) -> dict[int, Float[Tensor, "rows hidden"]]:
-        """What is added at each layer, in fp32; layers that would get only zeros are left out."""
+        """What is added at each layer, in fp32; empty where all coefficients are 0."""
         if not bool(self.coefficients.any()):
             return {}
         weights = self.coefficients.float()
         return {
-            layer: self.norms[layer] * weights @ direction.float()
+            layer: self.norms[layer] * weights.to(direction.device) @ direction.float()
             for layer, direction in self.directions.items()
         }
+
+    def check_fit(
+        self, n_layers: int, hidden_size: int, prompt_mask: Bool[Tensor, "prompts length"] | None
+    ) -> None:
+        """Whether this can be done to a model of that size, for those prompts.
+
+        Raises:
+            InvalidInput: a layer the model lacks, a hidden size or row count that does not fit, no
+                `prompt_mask` though the scope needs one.
+        """
+        check_layers(self.directions, n_layers)
+        for layer, direction in self.directions.items():
+            if direction.shape[1] != hidden_size:
+                raise InvalidInput(
+                    f"layer {layer}: directions have {direction.shape[1]} dimensions, "
+                    f"the model's residual stream {hidden_size}"
+                )
+        if prompt_mask is None and self.positions != "all":
+            raise InvalidInput(
+                f"positions={self.positions!r} needs prompt_mask, "
+                "or the generated tokens cannot be told from the prompt"
+            )
+        rows = self.coefficients.shape[0]
+        if prompt_mask is not None and rows not in (1, prompt_mask.shape[0]):
+            raise InvalidInput(
+                f"the intervention has {rows} rows, the prompts {prompt_mask.shape[0]}; "
+                "expected as many, or one for all"
+            )
+
+
+def check_layers(layers: Iterable[int], n_layers: int) -> list[int]:
+    """The distinct layers in ascending order.
+
+    Raises:
+        InvalidInput: none given, or one outside [0, n_layers).
+    """
+    wanted = sorted(set(layers))
+    if not wanted or wanted[0] < 0 or wanted[-1] >= n_layers:
+        raise InvalidInput(
+            f"layers {wanted}: expected one or more of 0..{n_layers - 1} "
+            "(0 is the output of block 0)"
+        )
+    return wanted
+
+
+def prompt_scope(
+    prompt_mask: Bool[Tensor, "rows prompt"], positions: Positions
+) -> Bool[Tensor, "rows prompt"]:
+    """The prompt tokens in scope; `prompt_mask` marks those that are no padding, on either side."""
+    if positions == "generated":
+        return torch.zeros_like(prompt_mask)
+    if positions == "last":
+        order = torch.arange(prompt_mask.shape[1], device=prompt_mask.device)
+        last = (order * prompt_mask).argmax(dim=1, keepdim=True)
+        return prompt_mask & (order == last)
+    return prompt_mask
 
 
 class Backend(Protocol):
@@ -106,5 +168,10 @@ class Backend(Protocol):
         attention_mask: Int[Tensor, "batch seq"],
         scored: Bool[Tensor, "batch seq"],
     ) -> Float[Tensor, " batch"]:
-        """Mean negative log-likelihood, in nats, of the scored tokens of each row."""
+        """Mean negative log-likelihood, in nats, of the scored tokens of each row.
+
+        `scored[b, t]` marks token t as predicted from what comes before it. Padding and the first
+        token of a row, which nothing comes before, do not count. A row without a scored token is
+        NaN.
+        """
         ...

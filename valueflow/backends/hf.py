@@ -5,15 +5,17 @@ left steered. They return new tensors, whatever the block returns (tensor or tup
 is steered, every thread that uses the same model object sees it steered.
 """
 
+import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from valueflow.backends.base import Intervention, Positions
+from valueflow.backends.base import Intervention, check_layers, prompt_scope
 from valueflow.errors import InvalidInput
 
 
@@ -30,7 +32,7 @@ class HFBackend:
     """
 
     def __init__(self, model: nn.Module, blocks: nn.ModuleList) -> None:
-        self.model = model
+        self.model: Any = model
         self.blocks = blocks
 
     @property
@@ -60,11 +62,11 @@ class HFBackend:
     ) -> Int[Tensor, "rows new"]:
         """New token ids, one row per returned sequence.
 
-        Rows of the intervention follow the prompts through beams and returned sequences; options
-        go to `model.generate`, with greedy decoding as the default.
+        Rows of the intervention follow the prompts through beams and returned sequences. Options
+        go to `model.generate`; decoding is greedy unless they (or a `generation_config` among
+        them) say otherwise.
         """
-        beams, returned = options.get("num_beams", 1), options.get("num_return_sequences", 1)
-        options.setdefault("do_sample", False)
+        options = _decoding(options)
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if intervention is not None:
@@ -73,38 +75,30 @@ class HFBackend:
                     self.blocks,
                     intervention,
                     prompt_mask=attention_mask.bool(),
-                    copies=max(beams, returned),
+                    copies=_sequences_per_prompt(self.model, options),
                 )
                 stack.enter_context(context)
-            ids = self.model.generate(
-                input_ids=input_ids, attention_mask=attention_mask, **options
-            )
+            ids = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
         return ids[:, input_ids.shape[1] :].clone()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def token_nll(
         self,
         input_ids: Int[Tensor, "batch seq"],
         attention_mask: Int[Tensor, "batch seq"],
         scored: Bool[Tensor, "batch seq"],
     ) -> Float[Tensor, " batch"]:
-        """Mean negative log-likelihood, in nats, of the scored tokens of each row.
-
-        `scored[b, t]` marks token t as predicted from what comes before it. A row without a scored
-        token is NaN.
-        """
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        options = {"position_ids": positions} if _takes(self.model, "position_ids") else {}
-        logits = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **options
-        ).logits
-        targets = input_ids[:, 1:].masked_fill(~scored[:, 1:], -100)
+        """Mean negative log-likelihood, in nats, of each row's scored tokens; see `Backend`."""
+        logits = _forward(self.model, input_ids, attention_mask).logits
+        real = attention_mask.bool()
+        counted = scored[:, 1:] & real[:, 1:] & real[:, :-1]
+        targets = input_ids[:, 1:].masked_fill(~counted, -100)
         losses = nn.functional.cross_entropy(
             logits[:, :-1].float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
         )
-        counts = scored[:, 1:].sum(1)
+        counts = counted.sum(1)
         means = losses.sum(1) / counts.clamp(min=1)
-        return means.masked_fill(counts == 0, torch.nan).clone()
+        return means.masked_fill(counts == 0, torch.nan)
 
 
 def capture(
@@ -115,27 +109,23 @@ def capture(
     layers: Sequence[int],
 ) -> dict[int, Float[Tensor, "batch seq hidden"]]:
     """Residual stream after each of `layers`, stopping after the last; see `HFBackend.capture`."""
-    wanted = _checked_layers(layers, len(blocks))
+    wanted = check_layers(layers, len(blocks))
     taken: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(_block: nn.Module, _args: Any, output: Any) -> None:
             taken[layer] = _hidden(output)
-            if layer == max(wanted):
+            if layer == wanted[-1]:
                 raise _EnoughLayers
 
         return hook
 
-    positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
-    options = {"position_ids": positions} if _takes(model, "position_ids") else {}
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         for layer in wanted:
             stack.callback(blocks[layer].register_forward_hook(keep(layer)).remove)
-        try:
-            model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **options)
-        except _EnoughLayers:
-            pass
+        stack.enter_context(suppress(_EnoughLayers))
+        _forward(model, input_ids, attention_mask)
     return taken
 
 
@@ -150,24 +140,29 @@ def steered(
 ) -> Iterator[None]:
     """Steer `model` inside the `with`; contexts nest, and their additions add up.
 
+    A compiled model would run without the hooks: with a static cache on a GPU, give
+    `model.generate` the option `disable_compile=True` (`HFBackend.generate` does).
+
     Args:
-        model: the module whose forward is called, by hand or by its `generate`.
+        model: the model or anything around it (a wrapper's `generate` may pass the wrapper by).
         blocks: its decoder blocks.
         intervention: what is added where. With all coefficients 0 no hook is installed.
-        prompt_mask: which tokens of the padded prompt are real, shape (rows, prompt); what comes
-            after is generated. Needed for every scope but "all".
-        copies: consecutive batch rows per intervention row (beams, returned sequences).
+        prompt_mask: which tokens of the padded prompts are real, shape (prompts, length); what
+            comes after is generated. Needed for every scope but "all"; without it padding gets
+            the addition too, which no real token sees.
+        copies: consecutive batch rows per prompt (beams, returned sequences).
 
     Raises:
-        InvalidInput: a layer the model lacks, a hidden size or row count that does not fit, a
-            scope that needs `prompt_mask`. While steering, a batch whose rows do not fit.
+        InvalidInput: blocks or a layer the model lacks, a hidden size or row count that does not
+            fit, a scope that needs `prompt_mask`. While steering, a batch whose rows do not fit.
     """
-    _check_fit(model, blocks, intervention, prompt_mask)
+    intervention.check_fit(len(blocks), _hidden_size(model), prompt_mask)
     deltas = intervention.deltas()
-    clock = _Clock(intervention.positions, prompt_mask, copies)
+    decoder = _cached_module(model, blocks)
+    clock = _Clock(decoder, intervention, prompt_mask, copies)
     with ExitStack() as stack:
         if deltas:
-            before = model.register_forward_pre_hook(clock.start_call, with_kwargs=True)
+            before = decoder.register_forward_pre_hook(clock.start_call, with_kwargs=True)
             stack.callback(before.remove)
         for layer, delta in deltas.items():
             handle = blocks[layer].register_forward_hook(_adder(delta, clock, copies))
@@ -176,74 +171,80 @@ def steered(
 
 
 class _Clock:
-    """Where in its sequence the current forward call stands, and which of its tokens are in scope."""
+    """Where in its sequence the current forward call stands, and which of its tokens count."""
 
     def __init__(
-        self, positions: Positions, prompt_mask: Bool[Tensor, "rows prompt"] | None, copies: int
+        self,
+        decoder: nn.Module,
+        intervention: Intervention,
+        prompt_mask: Bool[Tensor, "rows prompt"] | None,
+        copies: int,
     ) -> None:
-        self.generated_in_scope = positions in ("all", "generated")
-        self.prompt_scope = None if prompt_mask is None else _prompt_scope(prompt_mask, positions)
-        if self.prompt_scope is not None and copies > 1:
-            self.prompt_scope = self.prompt_scope.repeat_interleave(copies, dim=0)
+        self.signature = inspect.signature(decoder.forward)
+        self.generated_in_scope = intervention.positions in ("all", "generated")
+        self.prompt_scope = None
+        if prompt_mask is not None:
+            in_scope = prompt_scope(prompt_mask, intervention.positions)
+            self.prompt_scope = in_scope.repeat_interleave(copies, dim=0)
         self.start = 0
 
-    def start_call(self, _model: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
+    def start_call(self, _decoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        cache = (self.signature.bind_partial(*args).arguments | kwargs).get("past_key_values")
         self.start = 0 if cache is None else int(cache.get_seq_length())
 
-    def scope(self, n_tokens: int, device: torch.device) -> Tensor | bool:
-        """Mask (rows, n_tokens) of the current call's tokens, or True / False for all / none."""
+    def scope(self, hidden: Float[Tensor, "batch tokens hidden"]) -> Tensor | bool:
+        """Mask (batch, tokens) of the current call, or True / False for all / none."""
         if self.prompt_scope is None:
             return True
-        prompt_length = self.prompt_scope.shape[1]
-        if self.start >= prompt_length:
+        _check_rows(self.prompt_scope.shape[0], hidden.shape[0])
+        if self.start >= self.prompt_scope.shape[1]:
             return self.generated_in_scope
-        mask = self.prompt_scope.to(device)[:, self.start : self.start + n_tokens]
-        n_generated = n_tokens - mask.shape[1]
-        if n_generated == 0:
-            return mask
+        end = self.start + hidden.shape[1]
+        mask = self.prompt_scope[:, self.start : end].to(hidden.device)
+        n_generated = hidden.shape[1] - mask.shape[1]
         tail = mask.new_full((len(mask), n_generated), self.generated_in_scope)
         return torch.cat([mask, tail], dim=1)
 
 
-def _prompt_scope(
-    prompt_mask: Bool[Tensor, "rows prompt"], positions: Positions
-) -> Bool[Tensor, "rows prompt"]:
-    if positions == "generated":
-        return torch.zeros_like(prompt_mask)
-    if positions == "last":
-        order = torch.arange(prompt_mask.shape[1], device=prompt_mask.device)
-        last = (order * prompt_mask).argmax(dim=1, keepdim=True)
-        return prompt_mask & (order == last)
-    return prompt_mask
+def _cached_module(model: nn.Module, blocks: nn.ModuleList) -> nn.Module:
+    """The innermost module around the blocks that is given the KV cache; no call passes it by."""
+    around = [m for m in model.modules() if any(part is blocks for part in m.modules())]
+    if not around:
+        raise InvalidInput(f"these {len(blocks)} blocks are not part of the {type(model).__name__}")
+    caching = [m for m in around if "past_key_values" in inspect.signature(m.forward).parameters]
+    return caching[-1] if caching else model
 
 
 def _adder(delta: Float[Tensor, "rows hidden"], clock: _Clock, copies: int) -> Callable[..., Any]:
     """A hook that adds each row's delta at the positions in scope."""
+    rows = delta if len(delta) == 1 else delta.repeat_interleave(copies, dim=0)
     ready: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def hook(_block: nn.Module, _args: Any, output: Any) -> Any:
         hidden = _hidden(output)
-        scope = clock.scope(hidden.shape[1], hidden.device)
+        scope = clock.scope(hidden)
+        if len(rows) > 1:
+            _check_rows(len(rows), hidden.shape[0])
         if scope is False:
             return output
         key = (hidden.device, hidden.dtype)
         if key not in ready:
             # Once per device: under a device map every layer has its own.
-            ready[key] = delta.repeat_interleave(copies, dim=0).to(*key)[:, None, :]
+            ready[key] = rows.to(*key)[:, None, :]
         addition = ready[key]
-        if addition.shape[0] not in (1, copies, hidden.shape[0]):
-            raise InvalidInput(
-                f"the intervention has {delta.shape[0]} rows x {copies} copies, "
-                f"the batch {hidden.shape[0]} rows"
-            )
-        if addition.shape[0] != hidden.shape[0]:
-            addition = addition[:1]
-        if isinstance(scope, Tensor):
+        if scope is not True:
             addition = addition * scope[:, :, None].to(addition.dtype)
-        return _with_hidden(output, hidden + addition)
+        hidden = hidden + addition
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     return hook
+
+
+def _check_rows(expected: int, batch: int) -> None:
+    if expected != batch:
+        raise InvalidInput(
+            f"steering was set up for {expected} rows (prompts x copies), the batch has {batch}"
+        )
 
 
 def _hidden(output: Any) -> Tensor:
@@ -257,50 +258,42 @@ def _hidden(output: Any) -> Tensor:
     return hidden
 
 
-def _with_hidden(output: Any, hidden: Tensor) -> Any:
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+def _hidden_size(model: Any) -> int:
+    # The embedding can be narrower than the stream (OPT-350m), so it is asked second.
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config(decoder=True)
+    size = getattr(config, "hidden_size", None)
+    return model.get_input_embeddings().weight.shape[1] if size is None else size
 
 
-def _checked_layers(layers: Sequence[int], n_layers: int) -> list[int]:
-    wanted = sorted(set(layers))
-    if not wanted or wanted[0] < 0 or wanted[-1] >= n_layers:
-        raise InvalidInput(
-            f"layers {list(layers)}: expected one or more of 0..{n_layers - 1} "
-            "(0 is the output of block 0)"
-        )
-    return wanted
-
-
-def _check_fit(
+def _forward(
     model: nn.Module,
-    blocks: nn.ModuleList,
-    intervention: Intervention,
-    prompt_mask: Bool[Tensor, "rows prompt"] | None,
-) -> None:
-    _checked_layers(list(intervention.directions), len(blocks))
-    hidden_size = model.get_input_embeddings().weight.shape[1]
-    config = getattr(model, "config", None)
-    if config is not None:
-        hidden_size = getattr(config.get_text_config(decoder=True), "hidden_size", hidden_size)
-    for layer, direction in intervention.directions.items():
-        if direction.shape[1] != hidden_size:
-            raise InvalidInput(
-                f"layer {layer}: directions have {direction.shape[1]} dimensions, "
-                f"the model's residual stream {hidden_size}"
-            )
-    if prompt_mask is None and intervention.positions != "all":
-        raise InvalidInput(
-            f"positions={intervention.positions!r} needs prompt_mask, "
-            "or the generated tokens cannot be told from the prompt"
-        )
-    rows = intervention.coefficients.shape[0]
-    if prompt_mask is not None and rows not in (1, prompt_mask.shape[0]):
-        raise InvalidInput(
-            f"the intervention has {rows} rows, the prompts {prompt_mask.shape[0]}"
-        )
+    input_ids: Int[Tensor, "batch seq"],
+    attention_mask: Int[Tensor, "batch seq"],
+) -> Any:
+    options: dict[str, Any] = {"use_cache": False}
+    # Without them some models count positions from the padding on.
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        options["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
+    return model(input_ids=input_ids, attention_mask=attention_mask, **options)
 
 
-def _takes(model: nn.Module, argument: str) -> bool:
-    import inspect
+def _decoding(options: dict[str, Any]) -> dict[str, Any]:
+    """`generate`'s options: greedy by default, never compiled, as that would run without hooks."""
+    config = copy.deepcopy(options.get("generation_config"))
+    if config is None:
+        return {"do_sample": False, "disable_compile": True} | options
+    config.disable_compile = True
+    return options | {"generation_config": config}
 
-    return argument in inspect.signature(model.forward).parameters
+
+def _sequences_per_prompt(model: nn.Module, options: dict[str, Any]) -> int:
+    """How many batch rows `generate` makes of each prompt, asked where it looks itself."""
+    configs = (options.get("generation_config"), getattr(model, "generation_config", None))
+    sources = [options, *(vars(config) for config in configs if config is not None)]
+
+    def setting(name: str) -> int:
+        return next((s[name] for s in sources if s.get(name) is not None), 1)
+
+    return max(setting("num_beams"), setting("num_return_sequences"))

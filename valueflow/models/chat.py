@@ -5,8 +5,8 @@ when it tokenises has changed between versions of transformers, and tokenising i
 way adds a second BOS, which shifts every activation.
 """
 
-import datetime
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +19,9 @@ from valueflow.errors import InvalidInput
 
 Template = Literal["auto", "chat", "plain"]
 PaddingSide = Literal["left", "right"]
+
+# A template that prints today's date would give another prompt tomorrow.
+_FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 
 PLAIN = "Question: {question}\nAnswer:"
 
@@ -50,10 +53,11 @@ def format_prompts(
         tokenizer: The model's tokenizer.
         prompts: What the user says, one turn each.
         system: A system prompt; None leaves whatever the template itself puts there (SmolLM2 and
-            Qwen2.5 have a default of their own). Without a system role it goes before the user's words.
-        template: "chat" is the model's own format, with thinking switched off where the template can
-            and any date in it fixed; "plain" is `Question: ...\\nAnswer:`; "auto" is "chat" if there is a
-            chat template, else "plain".
+            Qwen2.5 have a default of their own). Without a system role in the format it goes before
+            the user's words.
+        template: "chat" is the model's own format, with thinking switched off where the template
+            can and any date in it fixed; "plain" is `PLAIN`, one line for the question and one that
+            opens the answer; "auto" is "chat" if there is a chat template, else "plain".
 
     Raises:
         InvalidInput: "chat" without a chat template.
@@ -85,26 +89,26 @@ def format_answered(
     """
     if len(questions) != len(answers):
         raise InvalidInput(f"{len(questions)} questions but {len(answers)} answers")
+    empty = [number for number, answer in enumerate(answers) if not answer.strip()]
+    if empty:
+        raise InvalidInput(f"answer {empty[0]} is empty: it has no tokens to read")
     prompts = format_prompts(tokenizer, questions, system=system, template=template)
-    answered = []
-    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        if not answer.strip():
-            raise InvalidInput(f"answer {number} is empty: it has no tokens to read")
-        # As a model continues: a word after "Answer:" brings its own space.
-        head = prompt if prompt[-1:].isspace() or prompt.endswith(">") else f"{prompt} "
-        answered.append(Answered(head + answer.strip(), len(head)))
-    return answered
+    gap = _gap(tokenizer, template)
+    return [
+        Answered(f"{prompt}{gap}{answer.strip()}", len(prompt) + len(gap))
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
 
 
 def encode(
     tokenizer: Any, texts: Sequence[str], *, padding_side: PaddingSide = "left"
 ) -> BatchEncoding:
-    """Token ids and attention mask of formatted texts, with one BOS if the tokenizer uses BOS at all.
+    """Token ids and attention mask of formatted texts, with one BOS if the tokenizer uses BOS.
 
     Args:
         tokenizer: Any transformers tokenizer.
         texts: Formatted prompts; whether a template wrote BOS into them makes no difference.
-        padding_side: "left" for generation. The tokenizer's own setting is neither used nor changed.
+        padding_side: "left" for generation. The tokenizer's own is neither used nor changed.
 
     Returns:
         `input_ids` and `attention_mask`, int64 [batch, seq], to be passed on as `model(**encoded)`.
@@ -115,7 +119,9 @@ def encode(
     rows = [_tokens(tokenizer, text)[0] for text in texts]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if not rows or (pad is None and len({len(row) for row in rows}) > 1):
-        raise InvalidInput("expected texts, and a tokenizer with a pad or EOS token to pad them with")
+        raise InvalidInput(
+            "expected texts, and a tokenizer with a pad or EOS token to pad them with"
+        )
     ids = _padded(rows, pad or 0, padding_side)
     mask = _padded([[1] * len(row) for row in rows], 0, padding_side)
     return BatchEncoding({"input_ids": ids, "attention_mask": mask})
@@ -127,8 +133,8 @@ def answer_mask(
     """Which tokens are the answer's, aligned with `encode` of the same texts and padding side.
 
     True where a token holds at least one character of the answer; BOS, other special tokens, the
-    format around the answer and padding are False. A tokenizer without character offsets (a slow one)
-    is asked for the tokens of the part before the answer instead.
+    format around the answer and padding are False. A tokenizer without character offsets (a slow
+    one) is asked for the tokens of the part before the answer instead.
     """
     rows = [_answer_row(tokenizer, item) for item in answered]
     return _padded(rows, 0, padding_side).bool()
@@ -136,18 +142,17 @@ def answer_mask(
 
 def _chat_template(tokenizer: Any) -> str | None:
     template = getattr(tokenizer, "chat_template", None)
-    return tokenizer.get_chat_template() if isinstance(template, dict) else template
+    if isinstance(template, dict):
+        template = tokenizer.get_chat_template()
+    if template is not None and "strftime_now" in template:
+        template = _FIXED_DATE + template
+    return template
 
 
 def _apply(tokenizer: Any, chat: str, prompt: str, system: str | None) -> str:
     import jinja2
 
-    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
-    if "enable_thinking" in chat:
-        options["enable_thinking"] = False
-    if "strftime_now" in chat:
-        # Templates that print today's date would give another prompt tomorrow.
-        options["strftime_now"] = datetime.date(2024, 7, 26).strftime
+    options = _options(chat) | {"add_generation_prompt": True}
     user = {"role": "user", "content": prompt}
     if system is None:
         return tokenizer.apply_chat_template([user], **options)
@@ -158,9 +163,27 @@ def _apply(tokenizer: Any, chat: str, prompt: str, system: str | None) -> str:
         text = ""
     if system.strip() in text:
         return text
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": f"{system}\n\n{prompt}"}], **options
-    )
+    merged = {"role": "user", "content": f"{system}\n\n{prompt}"}
+    return tokenizer.apply_chat_template([merged], **options)
+
+
+def _options(chat: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"tokenize": False, "chat_template": chat}
+    if "enable_thinking" in chat:
+        options["enable_thinking"] = False
+    return options
+
+
+def _gap(tokenizer: Any, template: Template) -> str:
+    """What the format puts between prompt and answer: a space in some, nothing in most."""
+    chat = _chat_template(tokenizer)
+    if chat is None or template == "plain":
+        return " "
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answer"}]
+    whole = tokenizer.apply_chat_template(turns, **_options(chat))
+    prompt = _apply(tokenizer, chat, "q", None)
+    between = whole.removeprefix(prompt).partition("answer")[0] if whole.startswith(prompt) else ""
+    return between if between.isspace() else ""
 
 
 def _uses_bos(tokenizer: Any) -> bool:
@@ -188,13 +211,19 @@ def _answer_row(tokenizer: Any, item: Answered) -> list[int]:
     if offsets is not None:
         inside = [start < end and end > item.start for start, end in offsets]
     else:
-        before, _ = _tokens(tokenizer, item.text[: item.start].rstrip(" "))
-        pairs = zip(before, ids, strict=False)
-        shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(ids)))
+        head = item.text[: item.start]
+        # With and without a space at the end, which may or may not be a token of its own.
+        shared = max(_shared(_tokens(tokenizer, h)[0], ids) for h in (head, head.rstrip(" ")))
         inside = [i >= shared for i in range(len(ids))]
     # The unknown token stands for content; all other special tokens do not.
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     return [int(flag and i not in special) for i, flag in zip(ids, inside, strict=True)]
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return sum(1 for _ in pairs)
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int, side: PaddingSide) -> Tensor:

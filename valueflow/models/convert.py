@@ -12,8 +12,8 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-# Pre-tokenizers that cut off every digit before GPT-2's rule applies, as llama.cpp has it. transformers
-# knows no rule for them and falls back on GPT-2's alone, which splits "  1" in another place.
+# Pre-tokenizers that cut off every digit before GPT-2's rule applies (llama.cpp, llama-vocab.cpp).
+# transformers knows no rule for them and uses GPT-2's alone, which splits "  1" in another place.
 _SINGLE_DIGITS = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
 
 
@@ -25,8 +25,8 @@ def read_gguf(path: Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTra
         dtype: Of the weights; values are dequantised in fp32 first.
 
     Returns:
-        The dequantised model in eval mode (transformers will not save it), and its tokenizer with the
-        chat template of the file.
+        The dequantised model in eval mode (transformers will not save it), and its tokenizer with
+        the chat template of the file.
     """
     folder, name = str(path.parent), path.name
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=dtype)
@@ -43,7 +43,7 @@ def read_gguf(path: Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTra
 
 
 def convert_gguf(path: Path, folder: Path, *, dtype: torch.dtype, tied: bool) -> None:
-    """Write a GGUF file's model and tokenizer to `folder` as safetensors, config and tokenizer files.
+    """Write a GGUF file's model to `folder`: safetensors, configuration and tokenizer files.
 
     Args:
         path: The GGUF file.

@@ -17,25 +17,24 @@ _TOWER = re.compile(
 Blocks = list[tuple[str, nn.ModuleList]]
 
 
-def decoder_blocks(
-    model: nn.Module, *, override: str | None = None
-) -> tuple[str, nn.ModuleList]:
+def decoder_blocks(model: nn.Module, *, override: str | None = None) -> tuple[str, nn.ModuleList]:
     """The dotted path and the list of the decoder blocks; block 0 is the first after the embedding.
 
-    A block list is a `ModuleList` as long as the text configuration's `num_hidden_layers`. Among several,
-    those inside another list (experts), in a vision, audio or encoder part, or of mixed classes give
-    way; if more than one is left, a forward pass over two tokens shows which one the model runs.
+    A block list is a `ModuleList` as long as the text configuration's `num_hidden_layers`. Among
+    several, those inside another list (experts), in a vision, audio or encoder part, or of mixed
+    classes give way; if more than one is left, a forward pass over two tokens shows which one the
+    model runs.
 
     Args:
         model: A causal language model of transformers, or any module with such a `config`.
-        override: The dotted path of the list (`"model.layers"`), for a model this does not understand;
-            taken as it is.
+        override: The dotted path of the list (`"model.layers"`), for a model this does not
+            understand; taken as it is.
 
     Raises:
-        LayerNotFound: No list fits, several fit equally, or `override` names none. The message lists
-            the candidates with their length and the class of their blocks.
+        LayerNotFound: No list fits, several fit equally, or `override` names none. The message
+            lists the candidates with their length and the class of their blocks.
     """
-    lists = [(path, m) for path, m in model.named_modules() if _is_block_list(m)]
+    lists = _block_lists(model)
     if override is not None:
         return _overridden(dict(lists), override)
     n_layers = _n_layers(model)
@@ -48,14 +47,15 @@ def decoder_blocks(
         expected = "no block count" if n_layers is None else f"{n_layers} decoder blocks"
         problem = "several lists fit" if found else "no list fits"
         raise LayerNotFound(
-            f"{type(model).__name__}: its configuration has {expected}, and {problem}. Give the path "
-            f"as override. {_describe(found or lists)}"
+            f"{type(model).__name__}: its configuration has {expected}, and {problem}. Give the "
+            f"path as override. {_describe(found or lists)}"
         )
     return found[0]
 
 
-def _is_block_list(module: nn.Module) -> bool:
-    return isinstance(module, nn.ModuleList) and len(module) > 0
+def _block_lists(model: nn.Module) -> Blocks:
+    modules = model.named_modules()
+    return [(path, m) for path, m in modules if isinstance(m, nn.ModuleList) and len(m) > 0]
 
 
 def _overridden(lists: dict[str, nn.ModuleList], path: str) -> tuple[str, nn.ModuleList]:
@@ -72,7 +72,7 @@ def _n_layers(model: nn.Module) -> int | None:
 
 
 def _prefer(fits: Callable[[str, nn.ModuleList], bool], candidates: Blocks) -> Blocks:
-    """Those that fit; all of them if none does, so that a wrong guess cannot rule out the only one."""
+    """Those that fit; all if none does, so that a wrong guess cannot rule out the only one."""
     return [item for item in candidates if fits(*item)] or candidates
 
 
@@ -102,7 +102,7 @@ def _runs(model: nn.Module, candidates: Blocks) -> Callable[[str, nn.ModuleList]
         with torch.no_grad():
             model(input_ids=tokens)
     except Exception:
-        # A model that needs more than text cannot be asked this way; the error lists the candidates.
+        # A model that needs more than text cannot be asked so; the error lists the candidates.
         calls.clear()
     finally:
         for handle in handles:

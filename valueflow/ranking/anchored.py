@@ -6,17 +6,17 @@ there. The likelihood is that of a one-parameter logistic regression with offset
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, log_expit, logsumexp
+from scipy.optimize import root_scalar
+from scipy.special import expit, log_expit
 
 from valueflow.errors import InvalidInput
-from valueflow.typing import Rankings
+from valueflow.typing import Ranking, Rankings
 
 AnchoredStatus = Literal["ok", "above_panel", "below_panel", "unranked"]
 
@@ -36,7 +36,7 @@ class AnchoredFit:
             likelihood has no maximum; "unranked": it is in no ranking.
         bound: for "above_panel" the position below which so many wins in a row would have had a
             probability under 1 - confidence (a lower limit; for "below_panel" an upper limit).
-            NaN otherwise.
+            NaN otherwise, and in mode "paper".
         n_rankings: rankings that held the item.
     """
 
@@ -64,65 +64,78 @@ def fit_one(
         mode: "ml" is maximum likelihood. "paper" is the estimator of VALUEFLOW (arXiv 2602.03160):
             utilities are intensities clamped to [-10, 10], ridge 1e-3, root on [-20, 20], then an
             item that beat (lost to) every anchor is put just above (below) the anchors it met,
-            otherwise inside their span.
-        confidence: of the one-sided bound that stands in for a missing maximum.
+            otherwise inside their span, and never outside [-10, 10].
+        confidence: of the one-sided bound that stands in for a missing maximum, in (0, 1).
 
     Raises:
-        InvalidInput: an anchor that was ranked has no finite utility.
+        InvalidInput: names the ranking that holds an item twice, or an anchor without a finite
+            utility; a confidence outside (0, 1).
     """
+    if not 0 < confidence < 1:
+        raise InvalidInput(f"confidence must be above 0 and below 1, got {confidence}")
     values = np.array(utilities, dtype=np.float64)
     if mode == "paper":
-        values = np.clip(values, *SCALE_RANGE)
+        np.clip(values, *SCALE_RANGE, out=values, where=np.isfinite(values))
     offsets, won, met = _coin_tosses(rankings, values, item)
     n_rankings = int(sum(item in r for r in rankings))
     if len(offsets) == 0:
         return AnchoredFit(math.nan, math.nan, "unranked", math.nan, n_rankings)
     if mode == "paper":
         return _fit_paper(offsets, won, values[met], n_rankings)
-    wins = int(won.sum())
-    if wins == len(offsets):
+    if won.all():
         bound = _all_won_bound(offsets, confidence)
         return AnchoredFit(math.nan, math.nan, "above_panel", bound, n_rankings)
-    if wins == 0:
+    if not won.any():
         bound = -_all_won_bound(-offsets, confidence)
         return AnchoredFit(math.nan, math.nan, "below_panel", bound, n_rankings)
-    estimate = _root(offsets, wins)
+    estimate = _position(offsets, won)
     return AnchoredFit(estimate, _stderr(offsets, estimate), "ok", math.nan, n_rankings)
 
 
-def fit_sharpness(rankings: Rankings, intensities: Sequence[float]) -> tuple[float, float]:
+def fit_sharpness(
+    rankings: Rankings, intensities: Sequence[float] | NDArray[np.float64]
+) -> tuple[float, float]:
     """The judge's sharpness: beta in utility = beta * intensity, and its standard error.
 
     Maximum likelihood over rankings of items of known intensity. A judge that orders at random has
-    beta 0; one that never errs has none, and the result is then infinite with a NaN error.
+    beta 0; one that never errs has none, and the result is then infinite with a NaN error (minus
+    infinity for one that always orders backwards).
 
     Raises:
-        InvalidInput: no rankings, or an item of unknown intensity.
+        InvalidInput: an item of unknown intensity, or no ranking of different intensities.
     """
     x = np.asarray(intensities, dtype=np.float64)
-    if not rankings or not all(np.isfinite(x[list(r)]).all() for r in rankings):
-        raise InvalidInput("sharpness needs rankings of items whose intensities are all finite")
-    left = [x[list(r[stage:])] for r in rankings for stage in range(len(r) - 1)]
-    if all(items[0] >= items.max() for items in left):
+    known = [x[_known(row, ranking, x)] for row, ranking in enumerate(rankings)]
+    left = [items[stage:] for items in known for stage in range(len(items) - 1)]
+    left = [items for items in left if np.ptp(items) > 0]
+    if not left:
+        raise InvalidInput("sharpness needs rankings of items of different intensities, got none")
+    if all(items[0] == items.max() for items in left):
         return math.inf, math.nan
-
-    def moments(beta: float) -> tuple[float, float]:
-        score = information = 0.0
-        for items in left:
-            p = np.exp(beta * items - logsumexp(beta * items))
-            mean = p @ items
-            score += items[0] - mean
-            information += p @ (items - mean) ** 2
-        return score, information
-
-    limit = 1.0
-    while moments(limit)[0] > 0 and limit < 1e6:
-        limit *= 2.0
+    if all(items[0] == items.min() for items in left):
+        return -math.inf, math.nan
+    stages = np.full((len(left), max(map(len, left))), np.nan)
+    for stage, items in zip(stages, left, strict=True):
+        stage[: len(items)] = items
+    high = 1.0
+    while _moments(stages, high)[0] > 0 and high < 1e6:
+        high *= 2.0
     low = -1.0
-    while moments(low)[0] < 0 and low > -1e6:
+    while _moments(stages, low)[0] < 0 and low > -1e6:
         low *= 2.0
-    beta = float(brentq(lambda b: moments(b)[0], low, limit, xtol=1e-10))
-    return beta, moments(beta)[1] ** -0.5
+    beta = _root(lambda b: _moments(stages, b)[0], low, high)
+    return beta, _moments(stages, beta)[1] ** -0.5
+
+
+def _moments(stages: NDArray[np.float64], beta: float) -> tuple[float, float]:
+    """Slope of the log-likelihood of beta and minus its curvature.
+
+    `stages` holds the intensities left at each stage, the one chosen first, padded with NaN.
+    """
+    p = np.exp(beta * stages - np.nanmax(beta * stages, axis=1, keepdims=True))
+    p /= np.nansum(p, axis=1, keepdims=True)
+    away = stages - np.nansum(p * stages, axis=1, keepdims=True)
+    return float(away[:, 0].sum()), float(np.nansum(p * away**2))
 
 
 def _coin_tosses(
@@ -132,44 +145,66 @@ def _coin_tosses(
     offsets: list[float] = []
     won: list[bool] = []
     met: list[int] = []
-    for ranking in rankings:
+    for row, ranking in enumerate(rankings):
         if item not in ranking:
             continue
-        others = [i for i in ranking if i != item]
-        if not np.isfinite(values[others]).all():
-            raise InvalidInput(f"every anchor needs a finite utility, got {values[others]}")
+        others = _known(row, ranking, values, item=item)
         met.extend(others)
         place = ranking.index(item)
         for stage in range(min(place, len(ranking) - 2) + 1):
             # Anchors chosen before this stage are gone; the item itself is still there.
-            offsets.append(float(logsumexp(values[others[stage:]])))
+            offsets.append(float(np.logaddexp.reduce(values[others[stage:]])))
             won.append(stage == place)
     return np.array(offsets), np.array(won, dtype=bool), met
 
 
-def _root(offsets: NDArray[np.float64], wins: float, ridge: float = 0.0) -> float:
-    low, high = offsets.min() - 40.0, offsets.max() + 40.0
-    return float(
-        brentq(lambda t: wins - expit(t - offsets).sum() - ridge * t, low, high, xtol=1e-10)
+def _known(
+    row: int, ranking: Ranking, values: NDArray[np.float64], *, item: int | None = None
+) -> list[int]:
+    """The items of a ranking but `item`; all are distinct and have a finite value."""
+    if len(set(ranking)) != len(ranking):
+        raise InvalidInput(f"ranking {row}: expected distinct items, got {ranking}")
+    others = [i for i in ranking if i != item]
+    for i in others:
+        if not (0 <= i < len(values) and math.isfinite(values[i])):
+            raise InvalidInput(
+                f"ranking {row}: expected a finite utility or intensity of item {i}, got none; "
+                "leave the ranking out"
+            )
+    return others
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    return float(root_scalar(function, bracket=(low, high), method="brentq", xtol=1e-10).root)
+
+
+def _position(offsets: NDArray[np.float64], won: NDArray[np.bool_], ridge: float = 0.0) -> float:
+    """Where tosses won pull up as much as those lost (and the prior) pull down."""
+    # sigmoid(-x) keeps the digits that 1 - sigmoid(x) loses among far anchors.
+    beaten, unbeaten = offsets[won], offsets[~won]
+    return _root(
+        lambda t: float(expit(beaten - t).sum() - expit(t - unbeaten).sum() - ridge * t),
+        float(offsets.min()) - 40.0,
+        float(offsets.max()) + 40.0,
     )
 
 
 def _stderr(offsets: NDArray[np.float64], estimate: float) -> float:
-    p = expit(estimate - offsets)
-    return float((p * (1 - p)).sum() ** -0.5)
+    information = expit(estimate - offsets) * expit(offsets - estimate)
+    return float(information.sum() ** -0.5)
 
 
 def _all_won_bound(offsets: NDArray[np.float64], confidence: float) -> float:
-    """theta at which winning every toss has probability 1 - confidence."""
-    target = math.log(1 - confidence)
-    low, high = offsets.min() - 60.0, offsets.max() + 60.0
-    return float(brentq(lambda t: log_expit(t - offsets).sum() - target, low, high, xtol=1e-10))
+    """Position at which winning every toss has probability 1 - confidence."""
+    target = math.log1p(-confidence)
+    low, high = float(offsets.min()) - 60.0, float(offsets.max()) + 60.0
+    return _root(lambda theta: float(log_expit(theta - offsets).sum()) - target, low, high)
 
 
 def _fit_paper(
     offsets: NDArray[np.float64], won: NDArray[np.bool_], met: NDArray[np.float64], n_rankings: int
 ) -> AnchoredFit:
-    position = float(np.clip(_root(offsets, won.sum(), PAPER_RIDGE), *PAPER_RANGE))
+    position = float(np.clip(_position(offsets, won, PAPER_RIDGE), *PAPER_RANGE))
     stderr = _stderr(offsets, position)
     lowest, highest = float(met.min()), float(met.max())
     if won.all():
@@ -178,5 +213,7 @@ def _fit_paper(
     if not won.any():
         guard = max(np.nextafter(lowest, -np.inf), SCALE_RANGE[0])
         return AnchoredFit(float(guard), stderr, "below_panel", math.nan, n_rankings)
-    inside = float(np.clip(position, np.nextafter(lowest, np.inf), np.nextafter(highest, -np.inf)))
+    inside = np.clip(position, np.nextafter(lowest, np.inf), np.nextafter(highest, -np.inf))
+    # Anchors that are all alike have no inside; what is left must still be on the scale.
+    inside = float(np.clip(inside, *SCALE_RANGE))
     return AnchoredFit(inside, stderr, "ok", math.nan, n_rankings)

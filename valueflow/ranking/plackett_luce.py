@@ -28,14 +28,15 @@ class PlackettLuceFit:
     Attributes:
         theta: positions in logits, shape (items,), mean zero over the items with status "ok"
             (over all items when there is a ridge); NaN where no finite estimate exists.
-        stderr: standard error of each position in the same gauge, from the observed Fisher
-            information (plus the ridge); NaN where theta is.
+        stderr: standard error of each position in the same gauge (so without the uncertainty of
+            a common shift), from the observed Fisher information (plus the ridge); NaN where theta
+            is.
         status: per item "ok"; "above" / "below" (it, or the group it belongs to, only ever won /
             lost against the largest group that has a maximum, at most through others); "unbounded"
-            (compared with that group only through others that won here and lost there);
-            "disconnected" (no chain of comparisons leads to the most items); "unseen" (in no
-            ranking). With a ridge, theta is finite for every item and the status still tells what
-            the data alone can say: a flawless ranker leaves no item "ok".
+            (compared with that group only through others that won here and lost there, or no
+            group has a maximum); "disconnected" (no chain of comparisons leads to the most items);
+            "unseen" (in no ranking). With a ridge, theta is finite for every item and the status
+            still tells what the data alone can say: a flawless ranker leaves no item "ok".
         connected: whether every item is "ok".
         converged: whether the gradient fell below the tolerance.
         log_likelihood: at the maximum, over the rankings used, without the ridge term.
@@ -74,13 +75,16 @@ def fit(
         tol: largest gradient entry at which the fit counts as converged.
 
     Raises:
-        InvalidInput: an index out of range, an item twice in one ranking, fewer than two items.
+        InvalidInput: names the ranking with an index out of range, an item twice, or fewer than
+            two items; a negative ridge.
 
     Notes:
         Ties are not modelled. Without a ridge, items outside the largest strongly connected group
         are left out of the likelihood; by Luce's axiom this is what the full likelihood tends to as
         their positions go to infinity.
     """
+    if ridge < 0:
+        raise InvalidInput(f"ridge must be 0 or more, got {ridge}")
     padded = _pad(rankings, n_items)
     status, main = _connectivity(padded, n_items)
     kept = np.arange(n_items) if ridge > 0 else np.flatnonzero(main)
@@ -104,22 +108,20 @@ def _pad(rankings: Rankings, n_items: int) -> _Padded:
             raise InvalidInput(
                 f"ranking {row}: expected two or more distinct items, got {tuple(ranking)}"
             )
+        if min(ranking) < 0 or max(ranking) >= n_items:
+            raise InvalidInput(
+                f"ranking {row}: expected indices in 0..{n_items - 1}, got {tuple(ranking)}"
+            )
         items[row, : len(ranking)] = ranking
         valid[row, : len(ranking)] = True
-    if items.size and not (0 <= items.min() and items.max() < n_items):
-        raise InvalidInput(
-            f"rankings name items {items.min()}..{items.max()}, expected indices in 0..{n_items - 1}"
-        )
     return _Padded(items, valid)
 
 
-def _connectivity(
-    data: _Padded, n_items: int
-) -> tuple[tuple[ItemStatus, ...], NDArray[np.bool_]]:
+def _connectivity(data: _Padded, n_items: int) -> tuple[tuple[ItemStatus, ...], NDArray[np.bool_]]:
     """Status of each item, and the mask of the largest group with a finite maximum."""
     both = data.valid[:, 1:]
     winners, losers = data.items[:, :-1][both], data.items[:, 1:][both]
-    edges = sparse.coo_matrix((np.ones(len(winners)), (winners, losers)), (n_items, n_items))
+    edges = sparse.coo_array((np.ones(len(winners)), (winners, losers)), (n_items, n_items))
     beats = edges.tocsr()
     seen = np.zeros(n_items, dtype=bool)
     seen[data.items[data.valid]] = True
@@ -130,19 +132,12 @@ def _connectivity(
         main[:] = False
     beaten_by_main = _reachable(beats, main)
     beats_main = _reachable(beats.T.tocsr(), main)
-
-    def status_of(item: int) -> ItemStatus:
-        if not seen[item]:
-            return "unseen"
-        if main[item]:
-            return "ok"
-        if beats_main[item]:
-            return "above"
-        if beaten_by_main[item]:
-            return "below"
-        return "unbounded" if linked[item] else "disconnected"
-
-    return tuple(status_of(i) for i in range(n_items)), main
+    status = np.select(
+        [~seen, main, beats_main, beaten_by_main, linked],
+        ["unseen", "ok", "above", "below", "unbounded"],
+        default="disconnected",
+    )
+    return tuple(status.tolist()), main
 
 
 def _largest(label: NDArray[np.int32], counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -150,7 +145,7 @@ def _largest(label: NDArray[np.int32], counted: NDArray[np.bool_]) -> NDArray[np
     return label == np.bincount(label, weights=counted).argmax() if len(label) else counted
 
 
-def _reachable(graph: sparse.csr_matrix, start: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _reachable(graph: sparse.csr_array, start: NDArray[np.bool_]) -> NDArray[np.bool_]:
     reached = start.copy()
     frontier = start
     while frontier.any():
@@ -170,22 +165,32 @@ def _restrict(data: _Padded, kept: NDArray[np.intp], n_items: int) -> _Padded:
     return _Padded(np.maximum(items, 0), items >= 0)
 
 
-def _stages(data: _Padded, theta: NDArray[np.float64]) -> tuple[NDArray, NDArray, float]:
+def _log_likelihood(data: _Padded, theta: NDArray[np.float64]) -> float:
+    utility, log_total, chosen = _totals(data, theta)
+    return float((utility[:, :-1] - log_total)[chosen].sum())
+
+
+def _totals(data: _Padded, theta: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:
+    """Utility by place; by stage the log weight of what is left, and whether it was a choice."""
+    utility = np.where(data.valid, theta[data.items], -np.inf)
+    log_total = np.logaddexp.accumulate(utility[:, ::-1], axis=1)[:, ::-1]
+    chosen = data.valid[:, 1:]  # the last item of a ranking is no choice
+    # Where padding leaves no item, 0 stands in for -inf: -inf - (-inf) would be NaN.
+    return utility, np.where(chosen, log_total[:, :-1], 0.0), chosen
+
+
+def _stages(data: _Padded, theta: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     """Choice probabilities of each stage of each ranking.
 
     Returns:
         probabilities, shape (rankings, stages, longest); chosen, shape (rankings, stages), True
-        where the stage had a choice of two or more; the log-likelihood.
+        where the stage had a choice of two or more.
     """
-    utility = np.where(data.valid, theta[data.items], -np.inf)
-    log_total = np.logaddexp.accumulate(utility[:, ::-1], axis=1)[:, ::-1]
-    chosen = data.valid[:, 1:]  # the last item of a ranking is no choice
-    log_total = log_total[:, :-1]
-    log_likelihood = float((utility[:, :-1] - log_total)[chosen].sum())
+    utility, log_total, chosen = _totals(data, theta)
     left = np.triu(np.ones((utility.shape[1] - 1, utility.shape[1]), dtype=bool))
     allowed = chosen[:, :, None] & left
     exponent = np.where(allowed, utility[:, None, :] - log_total[:, :, None], -np.inf)
-    return np.exp(exponent), chosen, log_likelihood
+    return np.exp(exponent), chosen
 
 
 def _gradient(data: _Padded, probabilities: NDArray, chosen: NDArray, n: int) -> NDArray:
@@ -195,7 +200,7 @@ def _gradient(data: _Padded, probabilities: NDArray, chosen: NDArray, n: int) ->
     return np.bincount(data.items.ravel(), weights=pull.ravel(), minlength=n)
 
 
-def _information(data: _Padded, probabilities: NDArray, n: int) -> sparse.csr_matrix:
+def _information(data: _Padded, probabilities: NDArray, n: int) -> sparse.csr_array:
     """Observed Fisher information: the sum over stages of diag(p) - p p'."""
     block = -np.einsum("wji,wjk->wik", probabilities, probabilities)
     diagonal = np.arange(block.shape[1])
@@ -203,7 +208,7 @@ def _information(data: _Padded, probabilities: NDArray, n: int) -> sparse.csr_ma
     pair = data.valid[:, :, None] & data.valid[:, None, :]
     rows = np.broadcast_to(data.items[:, :, None], pair.shape)[pair]
     columns = np.broadcast_to(data.items[:, None, :], pair.shape)[pair]
-    return sparse.coo_matrix((block[pair], (rows, columns)), (n, n)).tocsr()
+    return sparse.coo_array((block[pair], (rows, columns)), (n, n)).tocsr()
 
 
 def _newton(
@@ -213,39 +218,40 @@ def _newton(
     if len(data.items) == 0:
         return theta, 0.0, True
     for _ in range(max_iter):
-        probabilities, chosen, log_likelihood = _stages(data, theta)
+        probabilities, chosen = _stages(data, theta)
         gradient = _gradient(data, probabilities, chosen, n) - ridge * theta
         if np.abs(gradient).max() < tol:
-            return theta, log_likelihood, True
-        information = _information(data, probabilities, n) + ridge * sparse.identity(n)
-        scale = sparse.diags(1.0 / np.maximum(information.diagonal(), 1e-12))
+            return theta, _log_likelihood(data, theta), True
+        information = _information(data, probabilities, n) + ridge * sparse.eye_array(n)
+        scale = sparse.diags_array(1.0 / np.maximum(information.diagonal(), 1e-12))
         step, _ = cg(information, gradient, rtol=1e-6, maxiter=10 * n, M=scale)
         theta = _line_search(data, theta, step - step.mean() * (ridge == 0), gradient, ridge)
-    return theta, _stages(data, theta)[2], False
+    return theta, _log_likelihood(data, theta), False
 
 
 def _line_search(
     data: _Padded, theta: NDArray, step: NDArray, gradient: NDArray, ridge: float
 ) -> NDArray[np.float64]:
-    def objective(x: NDArray) -> float:
-        return _stages(data, x)[2] - 0.5 * ridge * float(x @ x)
-
-    start, slope = objective(theta), float(gradient @ step)
+    start, slope = _objective(data, theta, ridge), float(gradient @ step)
     for shrink in 0.5 ** np.arange(30):
+        trial = theta + shrink * step
         # The rounding error of a sum of many logs must not stop the last, tiny steps.
-        if objective(theta + shrink * step) >= start + 1e-4 * shrink * slope - 1e-10 * abs(start):
-            return theta + shrink * step
+        enough = start + 1e-4 * shrink * slope - 1e-10 * abs(start)
+        if _objective(data, trial, ridge) >= enough:
+            return trial
     return theta
+
+
+def _objective(data: _Padded, theta: NDArray, ridge: float) -> float:
+    return _log_likelihood(data, theta) - 0.5 * ridge * float(theta @ theta)
 
 
 def _stderr(data: _Padded, theta: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
     n = len(theta)
-    probabilities, _, _ = _stages(data, theta) if len(data.items) else (np.zeros((0, 0, 0)), 0, 0)
-    information = _information(data, probabilities, n).toarray() if len(data.items) else np.zeros((n, n))
-    if ridge > 0:
-        covariance = np.linalg.inv(information + ridge * np.eye(n))
-    else:
-        # Shifting all positions changes nothing: adding that null direction makes the matrix
-        # invertible, taking it out again leaves the covariance of mean-zero positions.
-        covariance = np.linalg.inv(information + 1.0 / n) - 1.0 / n
+    information = np.zeros((n, n))
+    if len(data.items):
+        information += _information(data, _stages(data, theta)[0], n).toarray()
+    # Shifting all positions changes no ranking: adding that null direction makes the matrix
+    # invertible, taking it out again leaves the covariance of mean-zero positions.
+    covariance = np.linalg.inv(information + ridge * np.eye(n) + 1.0 / n) - 1.0 / (n * (1 + ridge))
     return np.sqrt(np.maximum(np.diag(covariance), 0.0))

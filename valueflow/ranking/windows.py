@@ -24,8 +24,8 @@ def cross_windows(
         InvalidInput: fewer groups than `size`.
 
     Notes:
-        Items with the fewest windows so far go first, random among equals, so the counts never
-        differ by more than the last rounds' remainder. With per_item >= 2 the graph of who met
+        Items with the fewest windows so far go first, random among equals; where groups are of one
+        size, the counts differ by two at most. With per_item >= 2 the graph of who met
         whom is connected in practice; `valueflow.ranking.fit` tells when it is not.
     """
     if len(set(groups)) < size:
@@ -50,9 +50,7 @@ def cross_windows(
     return windows
 
 
-def group_windows(
-    groups: Sequence[Hashable], *, rng: np.random.Generator
-) -> list[tuple[int, ...]]:
+def group_windows(groups: Sequence[Hashable], *, rng: np.random.Generator) -> list[tuple[int, ...]]:
     """One window per group, holding all its items in a random order; groups as first met."""
     members: dict[Hashable, list[int]] = {}
     for item, group in enumerate(groups):
@@ -65,9 +63,9 @@ def bucketed_anchors(
 ) -> NDArray[np.intp]:
     """One anchor from each of `size` buckets of equal width over the anchors' range.
 
-    An empty bucket is filled from the nearest one that is not (VALUEFLOW, arXiv 2602.03160, uses
-    equal-width buckets and fills empty ones at random). Anchors are distinct where the panel is
-    large enough.
+    For an empty bucket the free anchor nearest its centre is taken, after all others had their pick
+    (VALUEFLOW, arXiv 2602.03160, uses equal-width buckets and fills empty ones at random). Anchors
+    are distinct, and in the order of their buckets.
 
     Raises:
         InvalidInput: fewer anchors than `size`.
@@ -77,9 +75,10 @@ def bucketed_anchors(
     edges = np.linspace(intensities.min(), intensities.max(), size + 1)
     centres = (edges[:-1] + edges[1:]) / 2
     bucket = np.clip(np.searchsorted(edges, intensities, side="right") - 1, 0, size - 1)
+    held = np.bincount(bucket, minlength=size)
     free = np.ones(len(intensities), dtype=bool)
     chosen = np.empty(size, dtype=np.intp)
-    for slot in range(size):
+    for slot in np.argsort(held == 0, kind="stable"):  # empty ones last, or they would rob others
         candidates = np.flatnonzero(free & (bucket == slot))
         if len(candidates) == 0:
             left = np.flatnonzero(free)

@@ -4,6 +4,7 @@ One Plackett-Luce fit per value over all its ranking records gives positions in 
 map takes them to [-10, 10] with 0 at the middle rungs.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,15 @@ def build(
     with repetition.
 
     Raises:
-        InvalidInput: a record names a text that no ladder has; a value without rankings; a text
-            that no ranking connects to the others of its value.
+        InvalidInput: no ladders, or one twice; a record names a text that no ladder has; a value
+            without rankings; a text that no ranking connects to the others of its value.
     """
     import pandas as pd
 
+    values = sorted({ladder.value for ladder in ladders})
+    _check(ladders, records, values)
     parts = []
-    for value in sorted({ladder.value for ladder in ladders}):
+    for value in values:
         own = [ladder for ladder in ladders if ladder.value == value]
         frame = _texts(own)
         position = {text_id: row for row, text_id in enumerate(frame["id"])}
@@ -61,7 +64,30 @@ def build(
             [i for r in ranked for i in r for _ in r[1:]], minlength=len(frame)
         )
         parts.append(frame.assign(source=source, licence=licence))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return none_for_missing(pd.concat(parts, ignore_index=True)[list(COLUMNS)])
+
+
+def _check(
+    ladders: Sequence[Ladder], records: Sequence[RankingRecord], values: Sequence[str]
+) -> None:
+    if not ladders:
+        raise InvalidInput("a database needs ladders, got none")
+    repeated = [ladder_id for ladder_id, n in Counter(lad.id for lad in ladders).items() if n > 1]
+    if repeated:
+        raise InvalidInput(f"ladder {repeated[0]} is there twice; ids are unique over all files")
+    stems = tuple(f"{value}/" for value in values)
+    for record in records:
+        if not record.shown[0].startswith(stems):
+            raise InvalidInput(
+                f"window {record.window}: text {record.shown[0]!r} is in no ladder of "
+                f"{', '.join(values)}"
+            )
+
+
+def none_for_missing(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The frame with None for a missing context; pandas' own NaN would be truthy, and no text."""
+    context = frame["context"].astype(object)
+    return frame.assign(context=context.where(context.notna(), None))
 
 
 def to_intensity(

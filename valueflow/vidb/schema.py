@@ -16,7 +16,9 @@ from valueflow.errors import InvalidInput
 
 Split = Literal["steer", "judge", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("steer", "judge", "validation", "test")
-REGISTERS = ("answer", "statement", "post", "rule")
+REGISTERS = ("answer", "brief", "statement", "post", "rule")
+KINDS = ("ladder", "cross", "repeat", "review")
+ANSWERING = ("answer", "brief")
 N_RUNGS = 5
 
 # Ladders of a register are dealt out in hands of five; every hand covers all four splits and two
@@ -33,7 +35,8 @@ class Ladder:
 
     Attributes:
         id: `theory/value/register-ordinal`, ordinals from 01 within a value and register.
-        register: "answer" (to the question in `context`), "statement", "post" or "rule".
+        register: "answer" or "brief" (a long or short answer to the question in `context`),
+            "statement", "post" or "rule".
         scenario: a few words.
         context: the question that the rungs answer, or None.
         rungs: five texts, strongest opposition first, the middle one neutral.
@@ -91,9 +94,10 @@ def split_of(ladder_id: str) -> Split:
         InvalidInput: an id not of the form `theory/value/register-ordinal`.
     """
     stem, _, ordinal = ladder_id.rpartition("-")
-    if stem.count("/") != 2 or not ordinal.isdigit() or int(ordinal) < 1:
+    named = stem.count("/") == 2 and all(stem.split("/"))
+    if not named or not ordinal.isdecimal() or int(ordinal) < 1:
         raise InvalidInput(f"ladder id {ladder_id!r}: expected theory/value/register-01")
-    hand, place = divmod(int(ordinal) - 1, N_RUNGS)
+    hand, place = divmod(int(ordinal) - 1, len(_HANDS[0]))
     first = _HANDS[0] if _hash(stem) % 2 == hand % 2 else _HANDS[1]
     dealt = sorted(range(len(first)), key=lambda i: _hash(f"{stem}-{hand}-{i}"))
     return first[dealt[place]]
@@ -108,8 +112,8 @@ def read_ladders(path: Path) -> list[Ladder]:
 
     Raises:
         InvalidInput: names file, line and mend: not UTF-8 or JSON, a missing field, a duplicate
-            id, not five rungs, an empty or repeated text, an unknown register, an answer without
-            its question.
+            id, not five rungs, an empty or repeated text, an unknown register or one that is not
+            the id's, an answer without its question.
     """
     ladders: list[Ladder] = []
     seen: set[str] = set()
@@ -137,50 +141,67 @@ def _ladder(where: str, row: Mapping[str, Any]) -> Ladder:
     register, context = row["register"], row.get("context")
     if register not in REGISTERS:
         raise InvalidInput(f"{where}: register {register!r} is none of {', '.join(REGISTERS)}")
-    if (register == "answer") != bool(context):
+    if context is not None and not isinstance(context, str):
+        raise InvalidInput(f"{where}: 'context' must be text or null, got {context!r:.80}")
+    context = context if context and context.strip() else None
+    if (register in ANSWERING) != bool(context):
         raise InvalidInput(f"{where}: an answer needs its question in 'context', others have none")
-    split_of(row["id"])
-    return Ladder(row["id"], register, row["scenario"], context or None, tuple(rungs))
+    try:
+        split_of(row["id"])
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from None
+    if row["id"].rpartition("-")[0].rpartition("/")[2] != register:
+        raise InvalidInput(f"{where}: id {row['id']!r} does not name its register {register!r}")
+    return Ladder(row["id"], register, row["scenario"], context, tuple(rungs))
 
 
 def read_rankings(path: Path) -> list[RankingRecord]:
     """The ranking records of a JSON-lines file, checked.
 
     Raises:
-        InvalidInput: names file and line: an order that is no permutation of what was shown.
+        InvalidInput: names file and line: not UTF-8 or JSON, a missing field, an unknown kind, an
+            order that is no permutation of what was shown.
     """
-    records = []
-    for where, row in _json_lines(path):
-        try:
-            shown, order = tuple(row["shown"]), tuple(row["order"])
-            record = RankingRecord(row["window"], row["kind"], row["ranker"], shown, order)
-        except (KeyError, TypeError) as error:
-            raise InvalidInput(f"{where}: field missing or of a wrong kind: {error}") from None
-        if len(shown) < 2 or len(set(shown)) != len(shown) or sorted(shown) != sorted(order):
-            raise InvalidInput(
-                f"{where}: the order is no permutation of the {len(shown)} texts shown; "
-                "rank the window again or remove the line"
-            )
-        records.append(record)
-    return records
+    return [_record(where, row) for where, row in _json_lines(path)]
+
+
+def _record(where: str, row: Mapping[str, Any]) -> RankingRecord:
+    fields = {name: row.get(name) for name in ("window", "kind", "ranker")}
+    for name, content in fields.items():
+        if not isinstance(content, str) or not content.strip():
+            raise InvalidInput(f"{where}: field {name!r} must be text, got {content!r:.80}")
+    if row["kind"] not in KINDS:
+        raise InvalidInput(f"{where}: kind {row['kind']!r} is none of {', '.join(KINDS)}")
+    for name in ("shown", "order"):
+        ids = row.get(name)
+        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+            raise InvalidInput(f"{where}: {name!r} must be a list of text ids, got {ids!r:.80}")
+    shown, order = tuple(row["shown"]), tuple(row["order"])
+    if len(shown) < 2 or len(set(shown)) != len(shown) or sorted(shown) != sorted(order):
+        raise InvalidInput(
+            f"{where}: the order is no permutation of the {len(shown)} texts shown; "
+            "rank the window again or remove the line"
+        )
+    return RankingRecord(row["window"], row["kind"], row["ranker"], shown, order)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file:line, object) of each line that is not blank."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InvalidInput(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path}: not UTF-8 at byte {error.start}; convert it") from None
-    for number, line in enumerate(lines, start=1):
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
+    # Only "\n" ends a line: str.splitlines would also cut at the U+2028 or U+0085 of a text.
+    for number, line in enumerate(content.split(b"\n"), start=1):
         where = f"{path}:{number}"
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InvalidInput(f"{where}: not JSON ({error.msg})") from None
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"{where}: not UTF-8 at byte {error.start}; convert it") from None
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{where}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise InvalidInput(f"{where}: expected an object, got {type(row).__name__}")
         yield where, row

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from valueflow.errors import InvalidInput
 from valueflow.registry import unknown_name
 from valueflow.theories import get_value
-from valueflow.vidb.build import COLUMNS, build
+from valueflow.vidb.build import COLUMNS, build, none_for_missing
 from valueflow.vidb.schema import SPLITS, read_ladders, read_rankings
 
 if TYPE_CHECKING:
@@ -86,13 +86,12 @@ def load_vidb(path: str | Path) -> Vidb:
 
     try:
         frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"{path}: cannot be read as parquet: {error}") from None
     missing = [c for c in COLUMNS if c not in frame.columns]
     if missing:
         raise InvalidInput(f"{path}: columns missing: {', '.join(missing)}")
-    frame["context"] = frame["context"].where(frame["context"].notna(), None)
-    return Vidb(frame)
+    return Vidb(none_for_missing(frame))
 
 
 def save(vidb: Vidb, path: str | Path) -> None:

@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+import valueflow
+from valueflow.errors import InvalidInput, UnknownName
+from valueflow.models import load
+from valueflow.steering import check_fits, derive, load_vector, random_like, save_vector
+from valueflow.steering.activations import answer_activations, typical_norms
+from valueflow.steering.contrasts import contrasts, shuffled
+from valueflow.steering.directions import ESTIMATORS, choose_layer, labels
+from valueflow.vidb import Vidb
+
+PLACES = ["the office", "a hat shop", "one island", "the theatre", "an old inn", "our garden"]
+RUNGS = [
+    (-8.0, "zzz no no never in {}"),
+    (-4.0, "zz no never in {}"),
+    (0.0, "in {} there is rain"),
+    (4.0, "QQ yes ever in {}"),
+    (8.0, "QQQ yes yes ever in {}"),
+]
+
+
+@pytest.fixture(scope="module")
+def vidb():
+    rows = [
+        {
+            "id": f"svt/power/rule-{n:02}/{rung}",
+            "value": "svt/power",
+            "ladder": f"svt/power/rule-{n:02}",
+            "register": "rule",
+            "context": None,
+            "text": text.format(place),
+            "intensity": intensity,
+            "split": "steer",
+        }
+        for n, place in enumerate(PLACES, start=1)
+        for rung, (intensity, text) in enumerate(RUNGS, start=1)
+    ]
+    return Vidb(pd.DataFrame(rows))
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load((tiny_model("llama"), tiny_tokenizer(chat=True)))
+
+
+@pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
+def test_is_the_composition_of_its_verbs(loaded, vidb, estimator):
+    vector = derive(loaded, vidb, "power", estimator=estimator, seed=4)
+    graded = contrasts(vidb, "svt/power")
+    activations = answer_activations(loaded, graded, [1, 2, 3])
+    best, scores = choose_layer(
+        activations, graded, estimator=ESTIMATORS[estimator], rng=np.random.default_rng(4)
+    )
+    expected = ESTIMATORS[estimator](activations.by_layer[best], *labels(graded))
+    assert vector.layers == (best,)
+    assert torch.equal(vector.directions[best], expected)
+    assert vector.norms == {best: activations.norms[best]}
+    assert vector.provenance["layer_scores"] == {str(k): s._asdict() for k, s in scores.items()}
+
+
+def test_reads_the_texts_it_was_made_from(loaded, vidb):
+    vector = derive(loaded, vidb, "svt/power", layer=2, seed=0)
+    graded = contrasts(vidb, "svt/power")
+    rows = answer_activations(loaded, graded, [2]).by_layer[2] @ vector.directions[2]
+    assert np.corrcoef(rows, [c.intensity for c in graded])[0, 1] > 0.8
+    placebo = derive(loaded, vidb, "svt/power", layer=2, seed=0, shuffle_labels=True)
+    assert placebo.value == "shuffled(svt/power)"
+    assert placebo.norms == vector.norms
+    again = shuffled(graded, rng=np.random.default_rng(0))
+    rows = answer_activations(loaded, graded, [2]).by_layer[2]
+    assert torch.equal(placebo.directions[2], ESTIMATORS["mean_difference"](rows, *labels(again)))
+    assert placebo.cosine(vector) < 0.8
+
+
+def test_says_how_it_was_made(loaded, vidb, tmp_path):
+    vector = derive(loaded, vidb, "power", layer=[3, 1], seed=7, estimator="lda")
+    record = vector.provenance
+    assert vector.value == record["value"] == "svt/power"
+    assert vector.layers == (1, 3)
+    assert record["model"]["model"] == loaded.fingerprint.model
+    assert record["model"]["tokenizer"] == loaded.fingerprint.tokenizer
+    assert record["model"]["chat_template"] == loaded.fingerprint.chat_template
+    assert record["vidb"] == vidb.fingerprint()
+    assert (record["split"], record["texts"], record["labels"]) == ("steer", 30, "true")
+    assert (record["estimator"], record["layer"], record["seed"]) == ("lda", [3, 1], 7)
+    assert record["library_version"] == valueflow.__version__
+    assert record["layer_scores"] == {}
+    assert json.loads(json.dumps(record)) == record
+    save_vector(vector - random_like(vector, seed=0), tmp_path / "x")
+    check_fits(load_vector(tmp_path / "x"), loaded)
+
+
+def test_norms_of_calibration_prompts(loaded, vidb):
+    prompts = ["What is in the hat?", "And then?"]
+    vector = derive(loaded, vidb, "power", layer=1, seed=0, prompts=prompts)
+    assert vector.norms == typical_norms(loaded, prompts, [1])
+    assert vector.provenance["norms"] == "prompts"
+    assert vector.norms != derive(loaded, vidb, "power", layer=1, seed=0).norms
+
+
+def test_what_cannot_be_derived(loaded, vidb):
+    with pytest.raises(UnknownName, match="did you mean pca"):
+        derive(loaded, vidb, "power", estimator="pac", seed=0)
+    with pytest.raises(UnknownName, match="hedonism"):
+        derive(loaded, vidb, "hedonism", seed=0)
+    with pytest.raises(InvalidInput, match=r"expected one or more of 0\.\.3"):
+        derive(loaded, vidb, "power", layer=4, seed=0)
+    with pytest.raises(InvalidInput, match="expected one or more"):
+        derive(loaded, vidb, "power", layer=[], seed=0)

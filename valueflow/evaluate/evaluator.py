@@ -1,0 +1,219 @@
+"""The anchor evaluator: a text is ranked among graded anchors, and the ranks give its intensity.
+
+After VALUEFLOW (arXiv 2602.03160): K - 1 bucketed anchors and the text make a window, M windows
+make an estimate. Mode "paper" is their estimator; the default first learns how sharply the judge
+sees this value, so that intensities are unbiased and errors honest.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valueflow.errors import InvalidInput, NotFitted
+from valueflow.evaluate.panel import Panel, Sampling, panel_from_vidb
+from valueflow.evaluate.scale import IntensityScale
+from valueflow.judges.base import Judge, Unranked
+from valueflow.ranking.anchored import AnchoredFit, fit_one, fit_sharpness
+from valueflow.theories import get_value
+from valueflow.typing import Item, Ranking
+
+if TYPE_CHECKING:
+    from valueflow.vidb import Vidb
+
+Status = Literal["ok", "above_panel", "below_panel", "unranked"]
+
+SHARPEST = 5.0
+"""Logits per intensity point that stand for a judge that never errs (it has no finite sharpness)."""
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """A measured intensity.
+
+    Attributes:
+        estimate: on the database's scale, -10 to 10; NaN unless status is "ok".
+        stderr: of the estimate, from the comparisons made (judge noise and the draw of anchors);
+            what the judge misreads in this very text is not in it (see `IntensityScale`).
+        status: "above_panel" / "below_panel": it won / lost every comparison; "unranked": the
+            judge ordered none of its windows.
+        bound: 95% lower limit where above the panel, upper limit where below; else NaN.
+        n_rankings: windows that were ordered.
+    """
+
+    estimate: float
+    stderr: float
+    status: Status
+    bound: float
+    n_rankings: int
+
+    @property
+    def or_bound(self) -> float:
+        """The estimate, or the bound where there is none: what means over texts are made of."""
+        return self.estimate if self.status == "ok" else self.bound
+
+
+class AnchorEvaluator:
+    """Scores texts for one value by ranking them among anchors.
+
+    Args:
+        judge: orders the windows.
+        panel: anchors of the value.
+        n_windows: windows per text (M).
+        window_size: texts per window (K), the scored one included.
+        sampling: how anchors are drawn, "bucket" or "random".
+        mode: "calibrated" (learn the scale with `fit`) or "paper" (no fit needed).
+        seed: of anchors drawn and orders shown. The i-th text of a call meets the same anchors in
+            every call, so that differences between calls are not the anchors'.
+
+    Attributes:
+        sharpness_: logits per intensity unit with which the judge tells this value's texts apart.
+        scale_: the fitted `IntensityScale`.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        panel: Panel,
+        *,
+        n_windows: int = 8,
+        window_size: int = 6,
+        sampling: Sampling = "bucket",
+        mode: Literal["calibrated", "paper"] = "calibrated",
+        seed: int,
+    ) -> None:
+        self.judge = judge
+        self.panel = panel
+        self.n_windows = n_windows
+        self.window_size = window_size
+        self.sampling = sampling
+        self.mode = mode
+        self.seed = seed
+
+    def fit(self, items: Sequence[Item], intensities: Sequence[float]) -> "AnchorEvaluator":
+        """Learn sharpness and scale from graded texts that are not in the panel.
+
+        Raises:
+            InvalidInput: a text of the panel among them, too few, or a judge without signal.
+        """
+        if set(items) & set(self.panel.items):
+            raise InvalidInput("texts of the panel cannot calibrate it; use another split")
+        known = np.asarray(intensities, dtype=np.float64)
+        rankings = self._rankings(items)
+        self.sharpness_ = self._learn_sharpness(rankings, known)
+        fits = self._positions(rankings, sharpness=self.sharpness_)
+        positions = np.array([f.estimate if f.status == "ok" else f.bound for f in fits])
+        self.scale_ = IntensityScale().fit(positions / self.sharpness_, known)
+        return self
+
+    def score(self, items: Sequence[Item]) -> list[Intensity]:
+        """The intensity of each text; none is ever clipped or guessed.
+
+        Raises:
+            NotFitted: `fit` has not run (mode "calibrated").
+        """
+        if self.mode == "calibrated" and not hasattr(self, "scale_"):
+            raise NotFitted("call fit with graded texts (for example VIDB's validation split)")
+        if self.mode == "paper":
+            fits = self._positions(self._rankings(items), sharpness=1.0)
+            return [_as_intensity(f, lambda x: x, 1.0) for f in fits]
+        beta, scale = self.sharpness_, self.scale_
+        fits = self._positions(self._rankings(items), sharpness=beta)
+
+        def to_intensity(theta: float) -> float:
+            return float(scale.transform(theta / beta))
+
+        return [_as_intensity(f, to_intensity, beta * scale.slope_) for f in fits]
+
+    def fingerprint(self) -> str:
+        """Hash of judge, panel, settings and scale: what makes two scores comparable."""
+        state = {
+            "judge": self.judge.fingerprint(),
+            "panel": self.panel.fingerprint(),
+            "settings": [self.n_windows, self.window_size, self.sampling, self.mode, self.seed],
+            "scale": [self.sharpness_, self.scale_.slope_, self.scale_.offset_]
+            if hasattr(self, "scale_")
+            else None,
+        }
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _learn_sharpness(self, rankings: list[list[Ranking]], known: NDArray[np.float64]) -> float:
+        own = len(self.panel)
+        intensities = np.append(self.panel.intensities, known)
+        renamed = [
+            tuple(own + text if i == own else i for i in ranking)
+            for text, ranked in enumerate(rankings)
+            for ranking in ranked
+        ]
+        beta, stderr = fit_sharpness(renamed, intensities.tolist())
+        if beta <= 2 * (0.0 if math.isnan(stderr) else stderr):
+            raise InvalidInput(
+                f"judge {self.judge.name!r} does not order texts by {self.panel.value}: "
+                f"sharpness {beta:.3f} +- {stderr:.3f}; use another judge"
+            )
+        return min(beta, SHARPEST)
+
+    def _positions(self, rankings: list[list[Ranking]], *, sharpness: float) -> list[AnchoredFit]:
+        """Each text's position in logits among anchors whose utility is sharpness * intensity."""
+        mode = "paper" if self.mode == "paper" else "ml"
+        utilities = np.append(sharpness * self.panel.intensities, math.nan)
+        return [fit_one(own, utilities, item=len(self.panel), mode=mode) for own in rankings]
+
+    def _rankings(self, items: Sequence[Item]) -> list[list[Ranking]]:
+        """Per text its ordered windows, as indices into the panel with len(panel) for the text."""
+        rng = np.random.default_rng(self.seed)
+        own = len(self.panel)
+        shown: list[tuple[int, ...]] = []
+        for _ in items:
+            draws = self.panel.draw(
+                self.n_windows, self.window_size - 1, sampling=self.sampling, rng=rng
+            )
+            shown += [tuple(int(i) for i in rng.permutation(np.append(d, own))) for d in draws]
+        windows = [
+            tuple(items[n // self.n_windows] if i == own else self.panel.items[i] for i in window)
+            for n, window in enumerate(shown)
+        ]
+        verdicts = self.judge.rank(get_value(self.panel.value), windows)
+        rankings: list[list[Ranking]] = [[] for _ in items]
+        for n, (window, verdict) in enumerate(zip(shown, verdicts, strict=True)):
+            if not isinstance(verdict, Unranked):
+                rankings[n // self.n_windows].append(tuple(window[i] for i in verdict))
+        return rankings
+
+
+def vidb_evaluator(
+    vidb: "Vidb",
+    value: str,
+    judge: Judge,
+    *,
+    mode: Literal["calibrated", "paper"] = "calibrated",
+    n_windows: int = 8,
+    seed: int,
+) -> AnchorEvaluator:
+    """The evaluator of a value: anchors from VIDB's test split, scale from its validation split.
+
+    Neither split teaches a vector or a judge.
+    """
+    panel = panel_from_vidb(vidb, value, "test")
+    evaluator = AnchorEvaluator(judge, panel, n_windows=n_windows, mode=mode, seed=seed)
+    if mode == "paper":
+        return evaluator
+    graded = panel_from_vidb(vidb, value, "validation")
+    return evaluator.fit(graded.items, graded.intensities.tolist())
+
+
+def _as_intensity(
+    fitted: AnchoredFit, to_intensity: Callable[[float], float], unit: float
+) -> Intensity:
+    return Intensity(
+        estimate=to_intensity(fitted.estimate),
+        stderr=fitted.stderr / unit,
+        status=fitted.status,
+        bound=to_intensity(fitted.bound),
+        n_rankings=fitted.n_rankings,
+    )

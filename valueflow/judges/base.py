@@ -1,0 +1,61 @@
+"""What a judge is: it orders the texts of a window, and gives no numbers."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from valueflow.registry import Registry
+from valueflow.theories import Value
+from valueflow.typing import Ranking, Window
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """A window that a judge failed to order; counted and reported, never a score.
+
+    Attributes:
+        reason: what went wrong, in a few words.
+        raw: what the judge said, if it said anything.
+    """
+
+    reason: str
+    raw: str | None = None
+
+
+Verdict = Ranking | Unranked
+"""Positions in the window as shown, most supportive first; or why there are none."""
+
+
+class Judge(Protocol):
+    """Anything that orders windows of texts by how strongly each supports a value."""
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides its orders: weights, prompt, settings."""
+        ...
+
+    def rank(self, value: Value, windows: Sequence[Window]) -> list[Verdict]:
+        """One verdict per window, in order. A verdict's ranking is a permutation of the window."""
+        ...
+
+
+JUDGES: Registry[str] = Registry("judge")
+"""Names a command line can give; where each is built, as "module:callable" without arguments."""
+
+JUDGES.add("hives", "valueflow.hives.judge:load_hives_judge")
+JUDGES.add("prototype", "valueflow.hives.judge:load_prototype_judge")
+
+
+def get_judge(name: str, **options: Any) -> Judge:
+    """The judge of that name, built with `options`; loads what it needs.
+
+    Raises:
+        UnknownName: with near misses.
+    """
+    module, _, attribute = JUDGES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(**options)

@@ -1,0 +1,228 @@
+"""One way to get a model, wherever its weights are, and what identifies it afterwards."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from valueflow.errors import InvalidInput, ModelUnavailable, UnknownName
+from valueflow.models.chat import template_hash
+from valueflow.models.packaged import Kind, table
+from valueflow.models.sources import fetch
+from valueflow.registry import unknown_name
+
+_SAMPLES = 256
+_PROBE = "Tokens of  12 words,\nnaïve: don't"
+# Entries of a configuration that change with the library or the way of loading, not with the model.
+_VOLATILE = frozenset(
+    {"_name_or_path", "_model_name_or_path", "architectures", "dtype", "torch_dtype"}
+    | {"transformers_version", "use_cache", "quantization_config", "output_hidden_states"}
+    | {"output_attentions", "return_dict", "_attn_implementation"}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFingerprint:
+    """What a steering vector or a calibration is tied to; each field is 16 hex digits.
+
+    `model` covers configuration and weights, `tokenizer` the vocabulary and how text is cut, and
+    `chat_template` the format of prompts.
+    """
+
+    model: str
+    tokenizer: str
+    chat_template: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A causal language model in eval mode with its tokenizer, which has a pad token."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    fingerprint: ModelFingerprint
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks."""
+        return _text_config(self.model).num_hidden_layers
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return _text_config(self.model).hidden_size
+
+
+def load(
+    source: str | Path | tuple[Any, Any] | LoadedModel,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """A causal language model and its tokenizer, from wherever they are.
+
+    Args:
+        source: A packaged name (`smollm2-135m-instruct`; fetched on first use), a local folder, a
+            `.gguf` file, a hub id (`owner/name`; always means the hub), or a pair of an already
+            loaded model and tokenizer, which is used as it is except for eval mode and a missing
+            pad token. A packaged name wins over a folder of that name: write `./name` for it.
+        dtype: Of the weights; not applied to a loaded pair.
+        device: Where the weights go; not applied to a loaded pair.
+        trust_remote_code: Whether code in a hub repository or folder may be run.
+
+    Raises:
+        UnknownName: A name that is none of these; names near misses among the packaged models.
+        InvalidInput: A packaged encoder, or a tokenizer with nothing to pad with.
+        ModelUnavailable: The weights could not be had or read; says what to do.
+    """
+    if isinstance(source, LoadedModel):
+        return source
+    if isinstance(source, tuple):
+        model, tokenizer = source
+        return _finish(model, tokenizer, _name_of(model))
+    place = _locate(source, "causal-lm")
+    model: Any
+    with _readable(source):
+        if place.endswith(".gguf") and Path(place).is_file():
+            from valueflow.models.convert import read_gguf
+
+            model, tokenizer = read_gguf(Path(place), dtype=dtype)
+        else:
+            trust = {"trust_remote_code": trust_remote_code}
+            # The configuration first: without a network, each of these waits through all retries.
+            config = AutoConfig.from_pretrained(place, **trust)
+            tokenizer = AutoTokenizer.from_pretrained(place, **trust)
+            model = AutoModelForCausalLM.from_pretrained(place, config=config, dtype=dtype, **trust)
+    model.to(device)
+    return _finish(model, tokenizer, str(source))
+
+
+def load_encoder(
+    source: str | Path | Any = "all-mpnet-base-v2",
+    *,
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+) -> Any:
+    """A `SentenceTransformer` from a packaged name, a local folder or a hub id.
+
+    Anything else, such as an encoder already loaded, is returned as it is. Errors as in `load`.
+    """
+    if not isinstance(source, str | Path):
+        return source
+    place = _locate(source, "encoder")
+    from sentence_transformers import SentenceTransformer
+
+    with _readable(source):
+        return SentenceTransformer(
+            place, device=str(device), trust_remote_code=trust_remote_code
+        ).eval()
+
+
+def fingerprint(model: nn.Module, tokenizer: Any) -> ModelFingerprint:
+    """Identify a model in milliseconds, from a sample of its weights.
+
+    At most 256 evenly spaced values of every parameter are hashed with its name and shape, so any
+    training step that touches a tensor as a whole is seen; an edit of a few rows of a large matrix
+    may not be. The same weights in another dtype are another model; the device does not matter.
+    """
+    return ModelFingerprint(
+        model=_model_hash(model),
+        tokenizer=_tokenizer_hash(tokenizer),
+        chat_template=template_hash(tokenizer),
+    )
+
+
+def _model_hash(model: Any) -> str:
+    config = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    samples = []
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        flat = parameter.detach().reshape(-1)
+        samples.append(flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].float().cpu())
+    digest.update(torch.cat(samples).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    size = len(tokenizer)
+    sample = range(0, size, max(1, size // 1024))
+    content = [
+        size,
+        tokenizer.convert_ids_to_tokens(list(sample)),
+        # No pad token: loading fills in a missing one, and the cut of a text stays the same.
+        [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id],
+        list(tokenizer(_PROBE)["input_ids"]),
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _locate(source: str | Path, kind: Kind) -> str:
+    """The folder, GGUF file or hub id behind `source`; fetches a packaged model."""
+    text = str(source)
+    if isinstance(source, str) and source in table():
+        found = table()[source]
+        if found.kind != kind:
+            wanted = "load_encoder" if found.kind == "encoder" else "load"
+            raise InvalidInput(f"{source} is a packaged {found.kind}: use {wanted}({source!r})")
+        return str(fetch(source))
+    path = Path(source).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return str(path)
+    is_path = isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
+    if is_path or path.suffix == ".gguf" or path.exists():
+        raise ModelUnavailable(f"{text} is neither a model folder nor a .gguf file that exists")
+    if "/" not in text:
+        error = unknown_name("model", text, table())
+        raise UnknownName(f"{error}; a hub id is written owner/name, a local folder ./name")
+    return text
+
+
+@contextmanager
+def _readable(source: str | Path) -> Iterator[None]:
+    """Say what can be done when transformers cannot get at a model."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        message = f"{source} could not be loaded: {lines[0].strip().removesuffix('.')}"
+        if "trust_remote_code" in str(error):
+            message += ". Pass trust_remote_code=True if you trust its authors"
+        twins = [p.name for p in table().values() if p.hub_id.lower() == str(source).lower()]
+        if twins:
+            message += f". The same model is packaged: use {twins[0]!r}"
+        elif not Path(source).exists():
+            names = ", ".join(table())
+            message += f". Without the hub there are local folders and the packaged models: {names}"
+        raise ModelUnavailable(message) from error
+
+
+def _finish(model: Any, tokenizer: Any, name: str) -> LoadedModel:
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None and tokenizer.unk_token is None:
+            raise InvalidInput(
+                f"the tokenizer of {name} has no pad, EOS or unknown token to pad with"
+            )
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    generation = getattr(model, "generation_config", None)
+    if generation is not None and generation.pad_token_id is None:
+        generation.pad_token_id = tokenizer.pad_token_id
+    return LoadedModel(model.eval(), tokenizer, name, fingerprint(model, tokenizer))
+
+
+def _name_of(model: Any) -> str:
+    return getattr(model.config, "_name_or_path", "") or type(model).__name__
+
+
+def _text_config(model: Any) -> Any:
+    return model.config.get_text_config(decoder=True)

@@ -1,0 +1,68 @@
+"""Steering vectors on disk, and whether one fits a model."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from valueflow import artifacts
+from valueflow.errors import ArtifactError, InvalidInput, StaleArtifact
+from valueflow.models.loading import LoadedModel
+from valueflow.steering.vector import SteeringVector
+
+KIND = "vector"
+
+
+def save_vector(vector: SteeringVector, folder: str | Path, *, overwrite: bool = False) -> None:
+    """Write `vector.safetensors` and `vector.json`; the folder appears complete or not at all.
+
+    Raises:
+        InvalidInput: provenance that is no plain JSON.
+        ArtifactError: the folder holds something that may not be replaced.
+    """
+    tensors = {f"layer.{layer}": vector.directions[layer] for layer in vector.layers}
+    metadata = {
+        "value": vector.value,
+        "norms": {str(layer): vector.norms[layer] for layer in vector.layers},
+        "provenance": dict(vector.provenance),
+    }
+    artifacts.save(folder, KIND, tensors, metadata, overwrite=overwrite)
+
+
+def load_vector(folder: str | Path) -> SteeringVector:
+    """A vector written by `save_vector`, bit for bit, on the CPU.
+
+    Raises:
+        ArtifactError: nothing there, another kind of artifact, an unknown schema, or damage.
+    """
+    tensors, metadata = artifacts.load(folder, KIND)
+    try:
+        return SteeringVector(
+            metadata["value"],
+            {int(name.removeprefix("layer.")): tensor for name, tensor in tensors.items()},
+            {int(layer): norm for layer, norm in metadata["norms"].items()},
+            metadata["provenance"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidInput) as error:
+        raise ArtifactError(f"{folder}: no steering vector in it: {error!r}") from None
+
+
+def check_fits(vector: SteeringVector, loaded: LoadedModel) -> None:
+    """Refuse a vector on a model it was not made for.
+
+    Raises:
+        StaleArtifact: names what differs (hidden size, layers, or the fingerprint of model,
+            tokenizer or chat template), or that the vector does not say what it was made for.
+    """
+    made_for = vector.provenance.get("model")
+    if not isinstance(made_for, dict):
+        raise StaleArtifact(f"{vector.value} does not say which model it is for; derive it again")
+    expected = asdict(loaded.fingerprint)
+    differing = [name for name, found in expected.items() if made_for.get(name) != found]
+    if vector.hidden_size != loaded.hidden_size:
+        differing.append("hidden_size")
+    if vector.layers[-1] >= loaded.n_layers:
+        differing.append("layers")
+    if differing:
+        raise StaleArtifact(
+            f"{vector.value} was made for {made_for.get('name')!r}, which differs from "
+            f"{loaded.name!r} in {', '.join(differing)}; derive it again for this model"
+        )
