@@ -37,12 +37,14 @@ class Intensity:
     """A measured intensity.
 
     Attributes:
-        estimate: on the database's scale, -10 to 10; NaN unless status is "ok".
+        estimate: on the database's scale, -10 to 10; NaN unless status is "ok" (mode "paper" puts
+            a text outside the panel just beyond the anchors it met).
         stderr: of the estimate, from the comparisons made (judge noise and the draw of anchors);
             what the judge misreads in this very text is not in it (see `IntensityScale`).
         status: "above_panel" / "below_panel": it won / lost every comparison; "unranked": the
             judge ordered none of its windows.
-        bound: 95% lower limit where above the panel, upper limit where below; else NaN.
+        bound: 95% lower limit where above the panel, upper limit where below; else NaN, as it
+            always is in mode "paper".
         n_rankings: windows that were ordered.
     """
 
@@ -55,7 +57,7 @@ class Intensity:
     @property
     def or_bound(self) -> float:
         """The estimate, or the bound where there is none: what means over texts are made of."""
-        return self.estimate if self.status == "ok" else self.bound
+        return self.bound if math.isnan(self.estimate) else self.estimate
 
 
 class AnchorEvaluator:
@@ -99,16 +101,20 @@ class AnchorEvaluator:
         """Learn sharpness and scale from graded texts that are not in the panel.
 
         Raises:
-            InvalidInput: a text of the panel among them, too few, or a judge without signal.
+            InvalidInput: a text of the panel among them (whatever its context), too few, not as
+                many intensities, or a judge without signal.
         """
-        if set(items) & set(self.panel.items):
+        if len(items) != len(intensities):
+            raise InvalidInput(f"{len(items)} graded texts but {len(intensities)} intensities")
+        if {item.text for item in items} & {item.text for item in self.panel.items}:
             raise InvalidInput("texts of the panel cannot calibrate it; use another split")
         known = np.asarray(intensities, dtype=np.float64)
         rankings = self._rankings(items)
-        self.sharpness_ = self._learn_sharpness(rankings, known)
-        fits = self._positions(rankings, sharpness=self.sharpness_)
+        sharpness = self._learn_sharpness(rankings, known)
+        fits = self._positions(rankings, sharpness=sharpness)
         positions = np.array([f.estimate if f.status == "ok" else f.bound for f in fits])
-        self.scale_ = IntensityScale().fit(positions / self.sharpness_, known)
+        scale = IntensityScale().fit(positions / sharpness, known)
+        self.sharpness_, self.scale_ = sharpness, scale
         return self
 
     def score(self, items: Sequence[Item]) -> list[Intensity]:
@@ -181,8 +187,14 @@ class AnchorEvaluator:
         verdicts = self.judge.rank(get_value(self.panel.value), windows)
         rankings: list[list[Ranking]] = [[] for _ in items]
         for n, (window, verdict) in enumerate(zip(shown, verdicts, strict=True)):
-            if not isinstance(verdict, Unranked):
-                rankings[n // self.n_windows].append(tuple(window[i] for i in verdict))
+            if isinstance(verdict, Unranked):
+                continue
+            if sorted(verdict) != list(range(len(window))):
+                raise InvalidInput(
+                    f"judge {self.judge.name!r} gave {verdict} for a window of {len(window)} texts; "
+                    "expected a permutation of its positions, or Unranked"
+                )
+            rankings[n // self.n_windows].append(tuple(window[i] for i in verdict))
         return rankings
 
 

@@ -36,11 +36,13 @@ class Panel:
         return len(self.items)
 
     def fingerprint(self) -> str:
-        """Hash of value, anchors and intensities; scores carry it."""
-        digest = hashlib.sha256(self.value.encode())
-        for item, intensity in sorted(zip(self.items, self.intensities, strict=True)):
-            digest.update(f"{item.text}\x1f{item.context or ''}\x1f{intensity:.4f}\x1e".encode())
-        return digest.hexdigest()[:16]
+        """Hash of value, anchors and intensities, whatever their order; scores carry it."""
+        # Sorted as text: items with and without context do not compare.
+        rows = sorted(
+            f"{item.text}\x1f{item.context or ''}\x1f{intensity:.4f}\x1e"
+            for item, intensity in zip(self.items, self.intensities, strict=True)
+        )
+        return hashlib.sha256("".join([self.value, *rows]).encode()).hexdigest()[:16]
 
     def draw(
         self, n_windows: int, size: int, *, sampling: Sampling, rng: np.random.Generator

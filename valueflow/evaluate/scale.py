@@ -45,7 +45,7 @@ class IntensityScale(BaseEstimator):
         self.residual_sd_ = float(residuals.std(ddof=2) / slope)
         return self
 
-    def transform(self, positions: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def transform(self, positions: NDArray[np.float64] | float) -> NDArray[np.float64] | float:
         """Intensities of positions; NaN stays NaN. Not clipped: noise may carry one past +-10."""
         if not hasattr(self, "slope_"):
             raise NotFitted("fit the scale on graded texts before transform")

@@ -1,0 +1,47 @@
+"""What steering costs: how unlikely the steered text is to the unsteered model, and broken texts."""
+
+import re
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from valueflow.backends.base import Backend
+
+LOOP_NGRAM = 3
+LOOP_SHARE = 0.5
+
+
+def generated_nll(
+    backend: Backend,
+    prompt_ids: Int[Tensor, "rows prompt"],
+    prompt_mask: Int[Tensor, "rows prompt"],
+    new_ids: Int[Tensor, "rows new"],
+    new_mask: Bool[Tensor, "rows new"],
+    *,
+    batch_size: int = 16,
+) -> Float[Tensor, " rows"]:
+    """Mean nats per generated token under the unsteered model; NaN where nothing was generated."""
+    ids = torch.cat([prompt_ids, new_ids], dim=1)
+    mask = torch.cat([prompt_mask, new_mask.long()], dim=1)
+    scored = torch.cat([torch.zeros_like(prompt_mask).bool(), new_mask], dim=1)
+    batches = range(0, len(ids), batch_size)
+    parts = [
+        backend.token_nll(
+            ids[i : i + batch_size], mask[i : i + batch_size], scored[i : i + batch_size]
+        )
+        for i in batches
+    ]
+    return torch.cat(parts)
+
+
+def is_degenerate(text: str) -> bool:
+    """Empty, or looping: more than half of its word trigrams have occurred before in it.
+
+    Texts of fewer than 8 words are only checked for being empty.
+    """
+    words = re.findall(r"\w+", text.lower())
+    if len(words) < 8:
+        return not words
+    ngrams = list(zip(*(words[i:] for i in range(LOOP_NGRAM)), strict=False))
+    return 1 - len(set(ngrams)) / len(ngrams) > LOOP_SHARE

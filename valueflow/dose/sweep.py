@@ -1,0 +1,156 @@
+"""Many coefficients and arms in few generate calls: every batch row has its own dose."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from valueflow.backends.base import Positions
+from valueflow.backends.hf import HFBackend
+from valueflow.dose.damage import generated_nll, is_degenerate
+from valueflow.errors import InvalidInput
+from valueflow.models.chat import encode, format_prompts
+from valueflow.models.layers import decoder_blocks
+from valueflow.models.loading import LoadedModel
+from valueflow.steering.vector import SteeringVector, intervention
+
+Cell = Mapping[str, float]
+"""Arm -> coefficient; arms that are not named have 0."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How text is generated: part of what a dose curve holds for.
+
+    Attributes:
+        max_new_tokens: at most so many per answer.
+        repetition_penalty: as in transformers; small models loop without one.
+        positions: tokens that get the addition.
+    """
+
+    max_new_tokens: int = 48
+    repetition_penalty: float = 1.1
+    positions: Positions = "all"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Texts of a sweep.
+
+    Attributes:
+        cells: the doses.
+        prompts: asked at every dose.
+        texts: (cells, prompts).
+        nll: nats per generated token under the unsteered model, (cells, prompts); NaN for an
+            empty answer.
+        degenerate: empty or looping, (cells, prompts).
+    """
+
+    cells: tuple[Cell, ...]
+    prompts: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    nll: Float[np.ndarray, "cells prompts"]
+    degenerate: Bool[np.ndarray, "cells prompts"]
+
+
+def sweep(
+    loaded: LoadedModel,
+    arms: Mapping[str, SteeringVector],
+    cells: Sequence[Cell],
+    prompts: Sequence[str],
+    *,
+    decoding: Decoding | None = None,
+    batch_rows: int = 144,
+    progress: Progress | None = None,
+) -> Grid:
+    """Answer every prompt at every dose, greedily.
+
+    Args:
+        loaded: the model.
+        arms: vectors by name, all for this model.
+        cells: doses; rows of one generate call may belong to different cells.
+        prompts: user messages, formatted with the model's own chat template.
+        decoding: None for `Decoding()`.
+        batch_rows: rows per generate call; the longest prompts go together.
+        progress: called with rows done and all rows.
+
+    Raises:
+        InvalidInput: no prompts or cells, or a cell that names no arm.
+    """
+    decoding = decoding or Decoding()
+    _check(arms, cells, prompts)
+    backend = HFBackend(loaded.model, decoder_blocks(loaded.model)[1])
+    table = torch.tensor([[float(cell.get(name, 0.0)) for name in arms] for cell in cells])
+    formatted = format_prompts(loaded.tokenizer, prompts)
+    rows = [(c, p) for p in range(len(prompts)) for c in range(len(cells))]
+    rows.sort(key=lambda row: len(formatted[row[1]]))
+    texts = np.empty((len(cells), len(prompts)), dtype=object)
+    nll = np.full(texts.shape, np.nan)
+    for start in range(0, len(rows), batch_rows):
+        batch = rows[start : start + batch_rows]
+        answers, losses = _answer(
+            backend, loaded, list(arms.values()), table, formatted, batch, decoding
+        )
+        for (c, p), answer, loss in zip(batch, answers, losses.tolist(), strict=True):
+            texts[c, p], nll[c, p] = answer, loss
+        if progress is not None:
+            progress(min(start + batch_rows, len(rows)), len(rows))
+    broken = np.array([[is_degenerate(text) for text in row] for row in texts])
+    return Grid(tuple(cells), tuple(prompts), tuple(map(tuple, texts)), nll, broken)
+
+
+def _answer(
+    backend: HFBackend,
+    loaded: LoadedModel,
+    vectors: list[SteeringVector],
+    table: Float[Tensor, "cells arms"],
+    formatted: list[str],
+    batch: list[tuple[int, int]],
+    decoding: Decoding,
+) -> tuple[list[str], Float[Tensor, " rows"]]:
+    tokenizer = loaded.tokenizer
+    encoded = encode(tokenizer, [formatted[p] for _, p in batch])
+    coefficients = table[[c for c, _ in batch]]
+    device = next(loaded.model.parameters()).device
+    ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
+    new = backend.generate(
+        ids,
+        mask,
+        intervention(vectors, coefficients, positions=decoding.positions) if vectors else None,
+        max_new_tokens=decoding.max_new_tokens,
+        repetition_penalty=decoding.repetition_penalty,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    real = _until_end(new, _end_ids(loaded))
+    losses = generated_nll(backend, ids, mask, new, real)
+    texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [text.strip() for text in texts], losses.cpu()
+
+
+def _end_ids(loaded: LoadedModel) -> list[int]:
+    end = loaded.model.generation_config.eos_token_id
+    if end is None:
+        end = loaded.tokenizer.eos_token_id
+    return [] if end is None else list(end) if isinstance(end, list) else [end]
+
+
+def _until_end(ids: Int[Tensor, "rows new"], end_ids: Sequence[int]) -> Bool[Tensor, "rows new"]:
+    """Tokens up to and with the first end-of-turn token; what follows is padding."""
+    ended = torch.isin(ids, torch.tensor(end_ids, device=ids.device, dtype=ids.dtype))
+    return (ended.cumsum(1) - ended.long()) == 0
+
+
+def _check(
+    arms: Mapping[str, SteeringVector], cells: Sequence[Cell], prompts: Sequence[str]
+) -> None:
+    if not cells or not prompts:
+        raise InvalidInput(f"a sweep needs cells and prompts, got {len(cells)} and {len(prompts)}")
+    for cell in cells:
+        unknown = set(cell) - set(arms)
+        if unknown:
+            raise InvalidInput(f"cell names arm {sorted(unknown)[0]!r}; arms are {sorted(arms)}")

@@ -1,0 +1,1 @@
+"""Texts and values in one embedding space, and the judges that read it."""
