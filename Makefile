@@ -7,7 +7,7 @@ TORCH_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.stamp
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install -qq --progress-bar off --no-compile -c constraints.txt
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
@@ -34,10 +34,12 @@ $(STAMP): pyproject.toml constraints.txt
 # torch first and alone: whatever depends on it then finds it there and asks for no other build.
 	@$(PIP_INSTALL) $(TORCH_ARGS) torch
 	@$(PIP_INSTALL) -e ".[dev]"
+# pip would compile with one core. Some packages hold files of other Pythons, which is no matter.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@touch $@
 
 models: $(STAMP)  ## Fetch the models of the demo and the tests (0.5 GB) into the cache
-	@$(BIN)/valueflow models fetch $(MODELS)
+	@TQDM_DISABLE=1 $(BIN)/valueflow models fetch $(MODELS)
 
 demo: models  ## Run the whole loop on a small model
 	@$(BIN)/valueflow demo

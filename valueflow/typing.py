@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 Ranking = tuple[int, ...]
-"""Item indices, most supportive first; a permutation of what was shown (or a subset of all items)."""
+"""Item indices, most supportive first: a permutation of what was shown, or of some of it."""
 
 Rankings = Sequence[Ranking]
 

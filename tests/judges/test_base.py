@@ -3,6 +3,7 @@ import importlib
 import pytest
 
 from valueflow.errors import UnknownName
+from valueflow.hives.encoder import FrozenEncoder
 from valueflow.judges import JUDGES, get_judge
 
 
@@ -20,10 +21,6 @@ def test_every_registered_judge_is_where_the_registry_says(name):
 
 
 def test_a_judge_is_built_with_the_options_given():
-    class Encoder:
-        def fingerprint(self):
-            return "0123"
-
-    encoder = Encoder()
+    encoder = FrozenEncoder(None, name="none")
     judge = get_judge("prototype", encoder=encoder)
     assert judge.name == "prototype" and judge.encoder is encoder

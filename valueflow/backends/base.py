@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -135,6 +135,7 @@ def prompt_scope(
     return prompt_mask
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A loaded model that gives activations and takes interventions."""
 

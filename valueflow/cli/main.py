@@ -1,7 +1,8 @@
 """The command `valueflow`.
 
-A verb is a file of this package with a typer app or function, and one line below. Files of verbs
-import typer alone at the top, and the rest where it is used, so that `--help` is quick.
+A verb is a file of this package with a function `run` and an EXAMPLE (or a typer app of its own),
+and a name below. Files of verbs import typer alone at the top, and the rest where it is used, so
+that `--help` is quick.
 """
 
 import sys
@@ -10,22 +11,27 @@ from typing import Annotated
 import typer
 
 from valueflow import __version__
-from valueflow.cli import models
+from valueflow.cli import calibrate, demo, derive, evaluate, models, steer, theories
 from valueflow.errors import ValueflowError
 
 app = typer.Typer(
     help="Human values in language models, at chosen, measured intensities.",
+    epilog="Example: valueflow demo --value power",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+for _verb in (demo, theories, derive, calibrate, steer, evaluate):
+    _name = _verb.__name__.rpartition(".")[2]
+    app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.run)
 app.add_typer(models.app, name="models")
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"valueflow {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
@@ -38,9 +44,9 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; a `ValueflowError` becomes one line on stderr and exit code 2."""
+    """Run the command line; what a user can mend becomes one line on stderr and exit code 2."""
     try:
         app()
-    except ValueflowError as error:
+    except (ValueflowError, OSError) as error:
         typer.echo(f"valueflow: {error}", err=True)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""What steering costs: how unlikely the steered text is to the unsteered model, and broken texts."""
+"""What steering costs: how unlikely the text is to the unsteered model, and broken texts."""
 
 import re
 
@@ -21,7 +21,7 @@ def generated_nll(
     *,
     batch_size: int = 16,
 ) -> Float[Tensor, " rows"]:
-    """Mean nats per generated token under the unsteered model; NaN where nothing was generated."""
+    """Mean nats per token of `new_mask` under the unsteered model; NaN in a row without any."""
     ids = torch.cat([prompt_ids, new_ids], dim=1)
     mask = torch.cat([prompt_mask, new_mask.long()], dim=1)
     scored = torch.cat([torch.zeros_like(prompt_mask).bool(), new_mask], dim=1)

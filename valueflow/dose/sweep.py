@@ -46,8 +46,8 @@ class Grid:
         cells: the doses.
         prompts: asked at every dose.
         texts: (cells, prompts).
-        nll: nats per generated token under the unsteered model, (cells, prompts); NaN for an
-            empty answer.
+        nll: nats per generated token under the unsteered model, the end-of-turn token included,
+            (cells, prompts).
         degenerate: empty or looping, (cells, prompts).
     """
 

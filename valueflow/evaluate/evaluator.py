@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "above_panel", "below_panel", "unranked"]
 
 SHARPEST = 5.0
-"""Logits per intensity point that stand for a judge that never errs (it has no finite sharpness)."""
+"""Logits per intensity point that stand for a judge that never errs: its own are infinite."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ class AnchorEvaluator:
                 continue
             if sorted(verdict) != list(range(len(window))):
                 raise InvalidInput(
-                    f"judge {self.judge.name!r} gave {verdict} for a window of {len(window)} texts; "
-                    "expected a permutation of its positions, or Unranked"
+                    f"judge {self.judge.name!r} gave {verdict} for a window of {len(window)} "
+                    "texts; expected a permutation of their positions, or Unranked"
                 )
             rankings[n // self.n_windows].append(tuple(window[i] for i in verdict))
         return rankings

@@ -35,7 +35,7 @@ class FrozenEncoder:
 
     @property
     def width(self) -> int:
-        """Size of the final embedding; a text has (len(MIDDLE_LAYERS) + 1) times as many features."""
+        """Size of the final embedding; each of `MIDDLE_LAYERS` adds as many features to it."""
         return int(self.encoder[0].auto_model.config.hidden_size)
 
     def features(self, texts: Sequence[str]) -> Float[np.ndarray, "texts features"]:

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from valueflow.registry import Registry
 from valueflow.theories import Value
@@ -27,6 +27,7 @@ Verdict = Ranking | Unranked
 """Positions in the window as shown, most supportive first; or why there are none."""
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Anything that orders windows of texts by how strongly each supports a value."""
 

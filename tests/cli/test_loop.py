@@ -1,0 +1,163 @@
+"""derive, calibrate and steer, one after the other on a model folder."""
+
+import json
+
+import pytest
+
+from valueflow.dose.steerer import load_card
+from valueflow.models import load
+from valueflow.steering.derivation import derive
+from valueflow.steering.store import load_vector
+from valueflow.vidb import load_starter
+
+
+def letters(text):
+    """A made-up intensity of a model's babble: which half of the alphabet it prefers."""
+    own = [character for character in text.lower() if character.isalpha()]
+    return 12 * sum(c < "n" for c in own) / len(own) - 6 if own else 0.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("loop")
+
+
+@pytest.fixture
+def vector_dir(run, folder, model_folder):
+    out = folder / "vector"
+    if not out.exists():
+        done = run("derive", model_folder, "power", "--out", out, "--layer", "2", "--json",
+                   folder / "derive.json")  # fmt: skip
+        assert done.code == 0, done.err
+        assert "svt/power: layer 2 of 4" in done.out
+    return out
+
+
+@pytest.fixture
+def card_dir(run, folder, model_folder, vector_dir, scripted):
+    out, prompts = folder / "card", folder / "prompts.txt"
+    if not out.exists():
+        scripted(letters)
+        prompts.write_text("Who decides?\n\nWhat next?\nWhy so?\n", encoding="utf-8")
+        done = run("calibrate", model_folder, vector_dir, "--out", out, "--prompts", prompts,
+                   "--json", folder / "calibrate.json")  # fmt: skip
+        assert done.code == 0, done.err
+        assert "reachable" in done.out
+        assert "sweep 39/39" in done.err
+    return out
+
+
+def test_derive_saves_the_vector_of_the_library(vector_dir, folder, model_folder):
+    saved = load_vector(vector_dir)
+    oracle = derive(load(str(model_folder)), load_starter(), "power", layer=2, seed=0)
+    assert saved.cosine(oracle) == pytest.approx(1, abs=1e-5)
+    result = json.loads((folder / "derive.json").read_text())
+    assert result["layers"] == [2]
+    assert result["value"] == "svt/power"
+    assert result["norms"] != "answers"
+
+
+def test_calibrate_saves_a_card_that_says_what_was_measured(card_dir, folder):
+    card, result = load_card(card_dir), json.loads((folder / "calibrate.json").read_text())
+    assert card.value == "svt/power"
+    assert result["provenance"]["prompts"] == ["Who decides?", "What next?", "Why so?"]
+    assert len(result["intensities"]) == len(result["coefficients"]) == 9
+    assert result["intensities"] == pytest.approx(
+        [float("nan") if m is None else m for m in card.curve.means_]
+    )
+    assert result["usable_range"] == list(card.curve.usable_range_)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_steer_answers_at_a_reachable_intensity(run, card_dir, folder, model_folder):
+    low, high = json.loads((folder / "calibrate.json").read_text())["reachable"]
+    target, file = (low + high) / 2, folder / "steer.json"
+    options = ["--set", f"power={target}", "--prompt", "Who pays?", "--prompt", "And?"]
+    done = run("steer", model_folder, "--card", card_dir, *options, "--json", file)
+    assert done.code == 0, done.err
+    result = json.loads(file.read_text())
+    dose = load_card(card_dir).curve.inverse(target)
+    assert result["coefficients"] == {"svt/power": pytest.approx(dose.coefficient)}
+    assert [row["prompt"] for row in result["answers"]] == ["Who pays?", "And?"]
+    assert all(row["response"] in done.out for row in result["answers"])
+
+
+def test_steer_refuses_what_the_curve_does_not_reach(run, card_dir, folder, model_folder):
+    file = folder / "unreachable.json"
+    options = ["--set", "power=+99", "--prompt", "Who?", "--json", file]
+    done = run("steer", model_folder, "--card", card_dir, *options)
+    assert done.code == 2
+    assert done.out == ""
+    last = done.err.strip().splitlines()[-1]
+    assert last.startswith("valueflow: svt/power +99.0 is out of reach")
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("power", ["VALUE=INTENSITY"]),
+        ("=4", ["VALUE=INTENSITY"]),
+        ("power=", ["not a number"]),
+        ("power=much", ["'much'", "not a number"]),
+        ("power=nan", ["not a number"]),
+        ("power=inf", ["not a number"]),
+        ("powr=4", ["svt/power"]),
+    ],
+)
+def test_steer_refuses_a_bad_setting(run, tmp_path, setting, words):
+    done = run("steer", "no-such-model", "--card", tmp_path, "--set", setting, "--prompt", "Who?")
+    assert done.refused(*words)
+
+
+def test_steer_refuses_a_value_set_twice_and_nothing_to_answer(run, tmp_path):
+    base = ["steer", "no-such-model", "--card", tmp_path, "--set", "power=4"]
+    assert run(*base, "--set", "svt/power=2", "--prompt", "Who?").refused("twice")
+    assert run(*base).refused("--prompt")
+    assert run(*base, "--prompt", " ").refused("--prompt")
+    assert run(*base, "--prompts", tmp_path / "none.txt").refused("none.txt")
+    assert run(*base, "--prompt", "Who?").refused("no calibration there")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"value": "powr"}, ["svt/power"]),
+        ({"--layer": "last"}, ["'auto'", "last"]),
+        ({"--layer": "-1"}, ["-1"]),
+        ({"--estimator": "pcaa"}, ["pca"]),
+        ({"--out": "full"}, ["new or empty"]),
+        ({"--out": "full/file/x"}, ["no folder"]),
+    ],
+)
+def test_derive_refuses_bad_input_before_it_loads(run, tmp_path, monkeypatch, change, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("kept")
+    given = {"value": "power", "--out": "new"} | change
+    value = given.pop("value")
+    options = [x for pair in given.items() for x in pair]
+    assert run("derive", "no-such-model", value, *options).refused(*words)
+    assert not (tmp_path / "new").exists()
+
+
+def test_derive_refuses_an_unknown_model_and_a_layer_it_lacks(run, tmp_path, model_folder):
+    out = tmp_path / "vector"
+    done = run("derive", "smollm2-135m-instruc", "power", "--out", out)
+    assert done.code == 2
+    assert "smollm2-135m-instruct" in done.err.splitlines()[-1]
+    done = run("derive", model_folder, "power", "--out", out, "--layer", "4")
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("valueflow: ")
+    assert not out.exists()
+
+
+def test_calibrate_refuses_bad_input_before_it_loads(run, tmp_path, vector_dir):
+    single = tmp_path / "single.txt"
+    single.write_text("Only one.\n")
+    base = ["calibrate", "no-such-model", vector_dir, "--out", tmp_path / "card"]
+    assert run(*base, "--prompts", single).refused("2 or more", "found 1")
+    assert run(*base, "--judge", "hive").refused("hives")
+    missing = ["calibrate", "no-such-model", tmp_path, "--out", tmp_path / "card"]
+    assert run(*missing).refused("no vector there")
+    assert not (tmp_path / "card").exists()

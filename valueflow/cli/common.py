@@ -1,0 +1,172 @@
+"""What the verbs share: options, files read and written whole, progress on stderr."""
+
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from valueflow.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from valueflow.models.loading import LoadedModel
+
+Progress = Callable[[int, int], None]
+Stage = Callable[[str], Progress]
+
+Model = Annotated[
+    str, typer.Argument(help="A packaged name (see `models list`), a folder, or a hub id.")
+]
+Judge = Annotated[str, typer.Option(help="Who ranks the texts: hives or prototype.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything that chance decides.")]
+OutFolder = Annotated[Path, typer.Option(help="A folder that is new or empty.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", dir_okay=False, help="Also write the result to this file, as JSON."),
+]
+
+
+def read_text(path: Path) -> str:
+    """A file's text, a byte order mark left out.
+
+    Raises:
+        InvalidInput: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: expected UTF-8 text, byte {error.start} is none") from None
+
+
+def read_prompts(path: Path, *, at_least: int = 1) -> list[str]:
+    """One prompt a line, blank lines left out.
+
+    Raises:
+        InvalidInput: as `read_text`, or there are fewer than `at_least`.
+    """
+    prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if len(prompts) < at_least:
+        raise InvalidInput(
+            f"{path}: expected one prompt a line, {at_least} or more; found {len(prompts)}"
+        )
+    return prompts
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file; it appears whole or not at all.
+
+    Raises:
+        InvalidInput: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8", newline="")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise InvalidInput(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_json(path: Path | None, result: Any) -> None:
+    """Write a verb's result if a file was asked for; numbers that are not finite become null."""
+    if path is not None:
+        write_text(path, json.dumps(_plain(result), indent=2, ensure_ascii=False) + "\n")
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds something, before the work rather than after it."""
+    check_parent(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InvalidInput(f"{folder} exists; give --out a folder that is new or empty")
+
+
+def check_parent(path: Path) -> None:
+    """Refuse a path below something that is no folder; missing folders are made later."""
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise InvalidInput(f"{path} cannot be written: {nearest} is no folder")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of `folder` once everything is in it."""
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_model(name: str) -> "LoadedModel":
+    """The model, without the messages and bars that loading one prints."""
+    from transformers.utils import logging
+
+    from valueflow.models import load
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return load(name)
+
+
+@contextmanager
+def stages() -> Iterator[Stage]:
+    """Tells stderr how far long work is: bars on a terminal, else a line for every tenth."""
+    if not sys.stderr.isatty():
+        yield _lines
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True)) as bars:
+
+        def stage(name: str) -> Progress:
+            for task in bars.tasks:
+                bars.update(task.id, total=task.total or 1, completed=task.total or 1)
+            task_id = bars.add_task(name, total=None)
+            return lambda done, total: bars.update(task_id, completed=done, total=total)
+
+        yield stage
+
+
+def _lines(name: str) -> Progress:
+    typer.echo(f"{name} ...", err=True)
+    shown = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if 10 * done // total > shown:
+            shown = 10 * done // total
+            typer.echo(f"{name} {done}/{total}", err=True)
+
+    return progress
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,84 @@
+"""`valueflow evaluate`: the intensity of a value in every response of a table."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from valueflow.cli.common import JsonFile, Judge, Seed, check_parent, stages, write_json, write_text
+
+if TYPE_CHECKING:
+    from valueflow.evaluate import Intensity
+
+EXAMPLE = "valueflow evaluate answers.csv --value power --out scored.csv"
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="CSV or JSONL with `response`, perhaps `query`.")],
+    value: Annotated[str, typer.Option(help="A value the database grades.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="CSV or JSONL, by its ending.")],
+    judge: Judge = "hives",
+    windows: Annotated[int, typer.Option(min=1, help="Rankings per response.")] = 8,
+    mode: Annotated[
+        Literal["calibrated", "paper"], typer.Option(help="How rankings become intensities.")
+    ] = "calibrated",
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Score responses; the rows are written again with the value's score, stderr and status.
+
+    A score is empty where the response lies outside the graded texts or was not ranked.
+    """
+    from valueflow.cli.tables import check_ending, parse_table, render_table
+    from valueflow.judges.base import JUDGES, get_judge
+    from valueflow.theories import get_value
+    from valueflow.vidb import load_starter
+
+    value_id, vidb = get_value(value).id, load_starter()
+    vidb.of(value_id)
+    JUDGES[judge]  # noqa: B018  A wrong name fails here, before anything is loaded.
+    check_ending(out)
+    check_parent(out)
+    short = value_id.partition("/")[2]
+    names = [f"{short}_{part}" for part in ("score", "stderr", "status")]
+    rows = parse_table(file, required="response", texts=("response", "query"), reserved=names)
+    from valueflow.evaluate import vidb_evaluator
+    from valueflow.typing import Item
+
+    with stages() as stage:
+        stage(f"load judge {judge}")
+        evaluator = vidb_evaluator(
+            vidb, value_id, get_judge(judge), mode=mode, n_windows=windows, seed=seed
+        )
+        stage(f"judge {len(rows)} responses")
+        scores = evaluator.score([Item(r["response"], r.get("query") or None) for r in rows])
+    for row, score in zip(rows, scores, strict=True):
+        known = (_known(score.estimate), _known(score.stderr), score.status)
+        row.update(zip(names, known, strict=True))
+    write_text(out, render_table(rows, out))
+    result = {"value": value_id, "judge": judge, "mode": mode, "windows": windows, "seed": seed}
+    result |= {"evaluator": evaluator.fingerprint(), "datasets": _datasets(rows, scores)}
+    for name, summary in result["datasets"].items():
+        told = ", ".join(f"{count} {status}" for status, count in summary["status"].items())
+        mean = "none" if summary["mean"] is None else f"{summary['mean']:+.2f}"
+        typer.echo(f"{name or short}: mean {mean} ({told})")
+    write_json(json_file, result | {"out": str(out)})
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
+
+
+def _datasets(rows: list[dict[str, Any]], scores: "list[Intensity]") -> dict[str, Any]:
+    """Mean and statuses by dataset; a response outside the panel counts with its bound."""
+    groups: dict[str, list[Intensity]] = {}
+    for row, score in zip(rows, scores, strict=True):
+        groups.setdefault(str(row.get("dataset") or ""), []).append(score)
+    summaries = {}
+    for name, group in groups.items():
+        known = [score.or_bound for score in group if not math.isnan(score.or_bound)]
+        mean = sum(known) / len(known) if known else None
+        summaries[name] = {"mean": mean, "status": Counter(score.status for score in group)}
+    return summaries

@@ -1,0 +1,76 @@
+"""`valueflow steer`: answers at chosen intensities."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from valueflow.cli.common import JsonFile, Model, load_model, read_prompts, stages, write_json
+
+EXAMPLE = (
+    "valueflow steer smollm2-135m-instruct --card out/card --set power=+4 --prompt 'Who decides?'"
+)
+
+
+def run(
+    model: Model,
+    card: Annotated[list[Path], typer.Option(help="A folder that `calibrate` wrote; repeatable.")],
+    targets: Annotated[
+        list[str], typer.Option("--set", help="VALUE=INTENSITY on -10 to 10; repeatable.")
+    ],
+    prompt: Annotated[list[str] | None, typer.Option(help="A user message; repeatable.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Answer prompts at calibrated intensities of one value or several."""
+    wanted = _targets(targets)
+    asked = _prompts(prompt or [], prompts)
+    from valueflow.dose.steerer import Steerer, load_card
+
+    cards = [load_card(folder) for folder in card]
+    with stages() as stage:
+        stage("load")
+        steerer = Steerer(load_model(model), cards)
+        coefficients = {value: steerer.coefficient(value, x) for value, x in wanted.items()}
+        stage("generate")
+        answers = steerer.generate(asked, wanted)
+    for question, answer in zip(asked, answers, strict=True):
+        typer.echo(f"> {question}\n{answer}\n")
+    rows = [
+        {"prompt": question, "response": answer}
+        for question, answer in zip(asked, answers, strict=True)
+    ]
+    result = {"targets": wanted, "coefficients": coefficients, "answers": rows}
+    write_json(json_file, {"model": model, **result})
+
+
+def _targets(settings: list[str]) -> dict[str, float]:
+    from valueflow.errors import InvalidInput
+    from valueflow.theories import get_value
+
+    targets: dict[str, float] = {}
+    for setting in settings:
+        name, equals, number = setting.partition("=")
+        if not equals or not name.strip():
+            raise InvalidInput(f"--set {setting!r}: expected VALUE=INTENSITY, such as power=+4")
+        try:
+            intensity = float(number)
+        except ValueError:
+            intensity = math.nan
+        if not math.isfinite(intensity):
+            raise InvalidInput(f"--set {setting!r}: {number!r} is not a number; write power=+4")
+        value = get_value(name.strip()).id
+        if value in targets:
+            raise InvalidInput(f"--set {setting!r}: {value} is set twice")
+        targets[value] = intensity
+    return targets
+
+
+def _prompts(given: list[str], file: Path | None) -> list[str]:
+    from valueflow.errors import InvalidInput
+
+    asked = given + ([] if file is None else read_prompts(file))
+    if not asked or not all(text.strip() for text in asked):
+        raise InvalidInput("nothing to answer: give --prompt TEXT or --prompts FILE")
+    return asked

@@ -1,0 +1,185 @@
+"""Generation at measured intensities: `steerer.generate(prompts, {"power": +4})`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from valueflow import artifacts
+from valueflow.dose.calibrate import Calibration
+from valueflow.dose.curve import DoseCurve
+from valueflow.dose.inverse import Unreachable
+from valueflow.dose.sweep import Decoding, sweep
+from valueflow.errors import InvalidInput, StaleArtifact
+from valueflow.models.loading import LoadedModel
+from valueflow.registry import unknown_name
+from valueflow.steering.store import check_fits, load_vector, save_vector
+from valueflow.steering.vector import SteeringVector
+from valueflow.theories import get_value
+
+
+class UnreachableTarget(InvalidInput):
+    """A target intensity that the calibrated curve does not reach; says what it does reach."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is kept of a calibration: enough to steer, and to say how it was measured.
+
+    Attributes:
+        vector: what is injected.
+        curve: coefficient -> intensity.
+        decoding: the generation settings that the curve holds for.
+        provenance: model, judge, panel, prompts, seed.
+    """
+
+    vector: SteeringVector
+    curve: DoseCurve
+    decoding: Decoding
+    provenance: dict[str, Any]
+
+    @property
+    def value(self) -> str:
+        """Id of the value."""
+        return get_value(self.vector.value).id
+
+
+class Steerer:
+    """A model with calibrated vectors.
+
+    Args:
+        loaded: the model that the calibrations were made on.
+        calibrations: one per value.
+
+    Raises:
+        StaleArtifact: a calibration of another model, tokenizer or chat template; names the field.
+        InvalidInput: two calibrations of one value, or differing decoding settings.
+    """
+
+    def __init__(self, loaded: LoadedModel, calibrations: Sequence[Calibration | Card]) -> None:
+        self.loaded = loaded
+        self.cards: dict[str, Card] = {}
+        for calibration in calibrations:
+            card = _card(calibration)
+            check_fits(card.vector, loaded)
+            _check_model(card, loaded)
+            if card.value in self.cards:
+                raise InvalidInput(f"two calibrations of {card.value}; give one")
+            self.cards[card.value] = card
+        if len({card.decoding for card in self.cards.values()}) > 1:
+            raise InvalidInput("the calibrations were made with different decoding settings")
+
+    def coefficient(self, value: str, target: float) -> float:
+        """The coefficient that gives the target intensity.
+
+        Raises:
+            UnknownName: the value is not calibrated here.
+            UnreachableTarget: outside the curve; says which intensities are reachable.
+        """
+        value_id = get_value(value).id
+        if value_id not in self.cards:
+            raise unknown_name("calibrated value", value_id, self.cards)
+        dose = self.cards[value_id].curve.inverse(float(target))
+        if isinstance(dose, Unreachable):
+            raise UnreachableTarget(
+                f"{value_id} {target:+.1f} is out of reach on {self.loaded.name}: its calibrated "
+                f"range is {dose.lowest:+.2f} to {dose.highest:+.2f}"
+            )
+        return dose.coefficient
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        targets: Mapping[str, float] | Sequence[Mapping[str, float]] = (),
+        *,
+        decoding: Decoding | None = None,
+    ) -> list[str]:
+        """One answer per prompt at the target intensities.
+
+        Args:
+            prompts: user messages; the model's own chat format is added.
+            targets: value -> intensity, for all prompts or one mapping per prompt; no target, no
+                steering. Several values at once are added up, each by its own curve; how far they
+                disturb each other is not corrected for.
+            decoding: None for the settings that were calibrated; others void the calibration.
+
+        Raises:
+            UnreachableTarget, UnknownName: as `coefficient`; nothing is generated then.
+            InvalidInput: as many mappings as prompts are needed.
+        """
+        wanted = [targets] * len(prompts) if isinstance(targets, Mapping) else list(targets)
+        if not wanted:
+            wanted = [{}] * len(prompts)
+        if len(wanted) != len(prompts):
+            raise InvalidInput(f"{len(prompts)} prompts but {len(wanted)} target mappings")
+        cells = [
+            {get_value(v).id: self.coefficient(v, x) for v, x in mapping.items()}
+            for mapping in wanted
+        ]
+        if decoding is None and self.cards:
+            decoding = next(iter(self.cards.values())).decoding
+        vectors = {value: card.vector for value, card in self.cards.items()}
+        answers = []
+        for cell in _distinct(cells):
+            rows = [i for i, own in enumerate(cells) if own == cell]
+            grid = sweep(
+                self.loaded, vectors, [cell], [prompts[i] for i in rows], decoding=decoding
+            )
+            answers += zip(rows, grid.texts[0], strict=True)
+        return [text for _, text in sorted(answers)]
+
+
+def save_card(
+    calibration: Calibration | Card, folder: str | Path, *, overwrite: bool = False
+) -> None:
+    """Write the vector and the calibration card into `folder/vector` and `folder/card`."""
+    card, folder = _card(calibration), Path(folder)
+    save_vector(card.vector, folder / "vector", overwrite=overwrite)
+    metadata = {
+        "value": card.value,
+        "curve": card.curve.to_dict(),
+        "decoding": asdict(card.decoding),
+        "provenance": card.provenance,
+        "usable_range": [float(x) for x in card.curve.usable_range_],
+        "reachable": [float(x) for x in np.sort(card.curve.predict(card.curve.usable_range_))],
+    }
+    artifacts.save(folder / "card", "calibration", {}, metadata, overwrite=overwrite)
+
+
+def load_card(folder: str | Path) -> Card:
+    """A card written by `save_card`.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    folder = Path(folder)
+    _, metadata = artifacts.load(folder / "card", "calibration")
+    curve, decoding = DoseCurve.from_dict(metadata["curve"]), Decoding(**metadata["decoding"])
+    return Card(load_vector(folder / "vector"), curve, decoding, metadata["provenance"])
+
+
+def _card(calibration: Calibration | Card) -> Card:
+    if isinstance(calibration, Card):
+        return calibration
+    c = calibration
+    return Card(c.vector, c.curve, c.decoding, c.provenance)
+
+
+def _check_model(card: Card, loaded: LoadedModel) -> None:
+    made_on, here = card.provenance["model"], asdict(loaded.fingerprint)
+    for field, fingerprint in here.items():
+        if made_on[field] != fingerprint:
+            raise StaleArtifact(
+                f"the calibration of {card.value} is of another {field.replace('_', ' ')} "
+                f"({made_on[field]}, here {fingerprint}); calibrate on this model"
+            )
+
+
+def _distinct(cells: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    seen: list[dict[str, float]] = []
+    for cell in cells:
+        if cell not in seen:
+            seen.append(cell)
+    return seen
