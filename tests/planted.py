@@ -12,7 +12,7 @@ N_FEATURES = 4 * WIDTH
 
 
 class PlantedEncoder(FrozenEncoder):
-    """Reads "stance;topic" texts: stance along one hidden direction, topic and noise elsewhere.
+    """Reads "stance | topic" texts: stance along one hidden direction, topic and noise elsewhere.
 
     The final embedding holds the topic alone, so only the middle features tell the stance. Any
     other text gets features of its own, drawn from its letters.
@@ -35,7 +35,7 @@ class PlantedEncoder(FrozenEncoder):
         return np.stack([self._row(text) for text in batch]).astype(np.float32)
 
     def _row(self, text):
-        stance, separator, topic = text.partition(";")
+        stance, separator, topic = text.partition(" | ")
         own = np.random.default_rng(zlib.crc32(text.encode()))
         if not separator:
             row = own.normal(size=N_FEATURES)
@@ -49,12 +49,12 @@ class PlantedEncoder(FrozenEncoder):
 
 
 def planted_set(value, *, seed, n_ladders=30, shuffle=False):
-    """Ladders of five rungs on a topic each; `shuffle` deals the intensities out anew within each."""
+    """Ladders of five rungs on a topic each; `shuffle` permutes the intensities within each."""
     rng = np.random.default_rng([seed, zlib.crc32(value.encode())])
     texts, intensities, ladders = [], [], []
     for ladder in range(n_ladders):
         rungs = np.array([-8.0, -4.0, 0.0, 4.0, 8.0]) + rng.uniform(-1, 1, 5)
-        texts += [f"{rung:.4f};{value} {seed} {ladder}" for rung in rungs]
+        texts += [f"{rung:.4f} | {value} {seed} {ladder}" for rung in rungs]
         intensities += (rng.permutation(rungs) if shuffle else rungs).tolist()
         ladders += [f"{ladder}"] * 5
     return GradedSet(value, tuple(texts), np.array(intensities), tuple(ladders), 1.0)

@@ -60,10 +60,10 @@ def fitted(*, n=100, **settings):
 
 
 @functools.cache
-def scored(n_windows=12):
+def scored(n_windows=10):
     """Texts of known intensity, measured; estimates, errors and truth."""
-    items, known = texts(600, seed=1)
-    results = fitted(n=200, n_windows=n_windows).score(items)
+    items, known = texts(400, seed=1)
+    results = fitted(n=150, n_windows=n_windows).score(items)
     return results, known
 
 
@@ -97,7 +97,11 @@ def test_the_judges_sharpness_is_recovered(sharpness):
 
 
 def test_more_windows_make_smaller_errors():
-    errors = [np.nanmedian([r.stderr for r in scored(n)[0]]) for n in (3, 12)]
+    items, _ = texts(60, seed=13)
+    found = fitted()
+    errors = []
+    for found.n_windows in (3, 12):
+        errors.append(np.nanmedian([r.stderr for r in found.score(items)]))
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.15)
 
 
@@ -173,11 +177,11 @@ def test_a_text_that_no_window_ordered_has_no_number():
 def test_windows_that_failed_are_left_out_and_counted():
     judge = ScriptedJudge(read, sharpness=SHARPNESS, failure_rate=0.5, seed=1)
     found = fitted(judge=judge, n_windows=16)
-    items, known = texts(100, seed=6)
+    items, known = texts(60, seed=6)
     results = found.score(items)
-    assert np.mean([r.n_rankings for r in results]) == pytest.approx(8, abs=0.6)
+    assert np.mean([r.n_rankings for r in results]) == pytest.approx(8, abs=0.8)
     errors = np.array([r.or_bound for r in results]) - known
-    assert abs(errors.mean()) < 0.4
+    assert abs(errors.mean()) < 0.5
     clean = fitted(n_windows=16).score(items)
     ratio = np.nanmedian([r.stderr for r in results]) / np.nanmedian([r.stderr for r in clean])
     assert ratio == pytest.approx(math.sqrt(2), rel=0.15)
@@ -233,7 +237,7 @@ def test_same_seed_same_scores():
 
 
 def test_other_seeds_give_nearly_the_same_intensities():
-    items, _ = texts(150, seed=9)
+    items, _ = texts(80, seed=9)
     runs = [fitted(seed=s, judge_seed=s).score(items) for s in (0, 1)]
     first, second = (np.array([r.or_bound for r in run]) for run in runs)
     assert np.corrcoef(first, second)[0, 1] > 0.93

@@ -106,9 +106,6 @@ def test_a_corpus_without_ladders_adds_a_value():
 
 
 def test_agreement_counts_pairs_more_than_the_gap_apart():
-    class Known:
-        score = staticmethod(lambda texts, value: texts[:, 0])
-
     graded = planted_set("svt/power", seed=0, n_ladders=4)
     features = ENCODER.features(graded.texts)[:, 0]
     pairs = [

@@ -113,19 +113,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def load_model(name: str) -> "LoadedModel":
-    """The model, without the messages and bars that loading one prints."""
-    from transformers.utils import logging
-
+    """The model that a verb was given the name of."""
     from valueflow.models import load
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     return load(name)
 
 
 @contextmanager
 def stages() -> Iterator[Stage]:
-    """Tells stderr how far long work is: bars on a terminal, else a line for every tenth."""
+    """Tells stderr how far long work is: bars on a terminal, else a line for every tenth.
+
+    The messages and bars that loading a model prints are turned off.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     if not sys.stderr.isatty():
         yield _lines
         return

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "above_panel", "below_panel", "unranked"]
 
+SIGNAL_Z = 4.0
+"""Standard errors by which sharpness must exceed 0: one random judge in 30,000 does."""
+
 SHARPEST = 5.0
 """Logits per intensity point that stand for a judge that never errs: its own are infinite."""
 
@@ -157,7 +160,7 @@ class AnchorEvaluator:
             for ranking in ranked
         ]
         beta, stderr = fit_sharpness(renamed, intensities.tolist())
-        if beta <= 2 * (0.0 if math.isnan(stderr) else stderr):
+        if beta <= SIGNAL_Z * (0.0 if math.isnan(stderr) else stderr):
             raise InvalidInput(
                 f"judge {self.judge.name!r} does not order texts by {self.panel.value}: "
                 f"sharpness {beta:.3f} +- {stderr:.3f}; use another judge"
