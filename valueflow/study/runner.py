@@ -141,7 +141,7 @@ def run_demo(
         seconds=loop.seconds,
         second_judge="prototype",
         vidb_fingerprint=loop.vidb,
-        prompts_verification=len(loop.grid.prompts),
+        n_verification=len(loop.grid.prompts),
     )
     figure = dose_figure(loop.calibration, loop.verified)
     write_report(Path(out), summary, figure, loop.examples())
