@@ -115,7 +115,7 @@ def test_measured_intensities_are_those_planted_in_the_texts():
     truth = np.array([[planted_intensity(Item(t)) for t in row] for row in arm.texts])
     gap = arm.means - truth.mean(axis=1)
     middle = np.abs(truth.mean(axis=1)) < 7
-    assert middle.sum() >= 4 and np.abs(gap[middle]).max() < 0.4
+    assert middle.sum() >= 3 and np.abs(gap[middle]).max() < 0.4
     # Near the ends of the panel a bound stands for some texts, always on the cautious side.
     ends = gap[~middle] * np.sign(truth.mean(axis=1)[~middle])
     assert (ends < 0.3).all() and (ends > -1.2).all()

@@ -20,6 +20,10 @@ from valueflow.steering.vector import SteeringVector
 from valueflow.theories import get_value
 
 
+Targets = Mapping[str, float | int]
+"""Value -> intensity."""
+
+
 class UnreachableTarget(InvalidInput):
     """A target intensity that the calibrated curve does not reach; says what it does reach."""
 
@@ -71,7 +75,7 @@ class Steerer:
         if len({card.decoding for card in self.cards.values()}) > 1:
             raise InvalidInput("the calibrations were made with different decoding settings")
 
-    def coefficient(self, value: str, target: float) -> float:
+    def coefficient(self, value: str, target: float | int) -> float:
         """The coefficient that gives the target intensity.
 
         Raises:
@@ -92,7 +96,7 @@ class Steerer:
     def generate(
         self,
         prompts: Sequence[str],
-        targets: Mapping[str, float] | Sequence[Mapping[str, float]] = (),
+        targets: Targets | Sequence[Targets] = (),
         *,
         decoding: Decoding | None = None,
     ) -> list[str]:

@@ -128,7 +128,9 @@ def _answer(
     )
     real = _until_end(new, _end_ids(loaded))
     losses = generated_nll(backend, ids, mask, new, real)
-    texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+    # Up to the end only: a pad token need not be a special one.
+    answers = [row[keep] for row, keep in zip(new, real, strict=True)]
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return [text.strip() for text in texts], losses.cpu()
 
 

@@ -1,0 +1,108 @@
+"""Steering to a target with cards that were planted: a straight curve on a tiny model."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from valueflow.dose.curve import DoseCurve
+from valueflow.dose.steerer import Card, Steerer, UnreachableTarget, load_card, save_card
+from valueflow.dose.sweep import Decoding, sweep
+from valueflow.errors import ArtifactError, InvalidInput, StaleArtifact, UnknownName
+from valueflow.models import load
+from valueflow.steering.vector import SteeringVector
+
+PROMPTS = ["What now?", "Tell me about the garden.", "Who decides?"]
+
+
+@functools.cache
+def loaded(seed=0):
+    return load((tiny_model("llama", seed=seed), tiny_tokenizer(chat=True)))
+
+
+@functools.cache
+def card(value="svt/power", seed=0):
+    """Intensity 10 x coefficient between -0.5 and 0.5, exactly."""
+    generator = torch.Generator().manual_seed(len(value))
+    direction = torch.randn(loaded().hidden_size, generator=generator)
+    model = {"name": "tiny", **dataclasses.asdict(loaded(seed).fingerprint)}
+    vector = SteeringVector(value, {2: direction / direction.norm()}, {2: 30.0}, {"model": model})
+    c = np.linspace(-0.5, 0.5, 11)
+    intensities = 10 * c[:, None] + np.array([-0.2, 0.0, 0.2])
+    curve = DoseCurve("pchip", n_bootstrap=50, seed=0).fit(c, intensities)
+    return Card(vector, curve, Decoding(max_new_tokens=12), {"model": model})
+
+
+def answers(coefficients, prompts=PROMPTS):
+    vectors = {name: card(name).vector for name in ("svt/power", "svt/benevolence")}
+    grid = sweep(loaded(), vectors, [coefficients], prompts, decoding=card().decoding)
+    return list(grid.texts[0])
+
+
+def test_a_target_becomes_the_coefficient_of_the_curve():
+    steerer = Steerer(loaded(), [card()])
+    assert steerer.coefficient("power", 4) == pytest.approx(0.4, abs=1e-6)
+    assert steerer.generate(PROMPTS, {"power": 4}) == answers({"svt/power": 0.4})
+    assert steerer.generate(PROMPTS, {"power": 4}) != steerer.generate(PROMPTS)
+
+
+def test_no_target_and_target_at_zero_coefficient_are_the_unsteered_model():
+    steerer = Steerer(loaded(), [card()])
+    assert steerer.generate(PROMPTS) == answers({}) == steerer.generate(PROMPTS, {"power": 0})
+
+
+def test_several_values_add_up_and_prompts_may_differ():
+    steerer = Steerer(loaded(), [card(), card("svt/benevolence")])
+    mixed = [{"power": 4}, {}, {"power": -3, "benevolence": 2}]
+    expected = [
+        answers({"svt/power": 0.4}, PROMPTS[:1])[0],
+        answers({}, PROMPTS[1:2])[0],
+        answers({"svt/power": -0.3, "svt/benevolence": 0.2}, PROMPTS[2:])[0],
+    ]
+    assert steerer.generate(PROMPTS, mixed) == expected
+
+
+def test_an_unreachable_target_says_what_can_be_reached():
+    with pytest.raises(UnreachableTarget, match=r"svt/power \+9.0.*-5.00 to \+5.00"):
+        Steerer(loaded(), [card()]).generate(PROMPTS, {"power": 9})
+
+
+@pytest.mark.parametrize("targets", [{"benevolence": 1}, {"powr": 1}])
+def test_values_that_are_not_calibrated_or_known_are_refused(targets):
+    with pytest.raises(UnknownName):
+        Steerer(loaded(), [card()]).generate(PROMPTS, targets)
+
+
+def test_targets_must_fit_the_prompts():
+    with pytest.raises(InvalidInput, match="3 prompts but 2"):
+        Steerer(loaded(), [card()]).generate(PROMPTS, [{}, {}])
+
+
+def test_one_calibration_per_value():
+    with pytest.raises(InvalidInput, match="two calibrations"):
+        Steerer(loaded(), [card(), card()])
+
+
+def test_a_card_of_another_model_is_stale():
+    with pytest.raises(StaleArtifact, match="model"):
+        Steerer(loaded(1), [card()])
+
+
+def test_a_saved_card_steers_the_same(tmp_path):
+    save_card(card(), tmp_path / "power")
+    again = load_card(tmp_path / "power")
+    before, after = Steerer(loaded(), [card()]), Steerer(loaded(), [again])
+    for target in (-4.2, 0.3, 4.9):
+        assert after.coefficient("power", target) == before.coefficient("power", target)
+    assert after.generate(PROMPTS, {"power": 3}) == before.generate(PROMPTS, {"power": 3})
+
+
+def test_a_damaged_card_is_refused(tmp_path):
+    save_card(card(), tmp_path / "power")
+    path = next((tmp_path / "power" / "card").glob("*.json"))
+    path.write_text(path.read_text().replace('"max_new_tokens": 12', '"max_new_tokens": 13'))
+    with pytest.raises(ArtifactError):
+        load_card(tmp_path / "power")
