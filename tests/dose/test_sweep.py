@@ -76,8 +76,7 @@ def test_doses_change_the_texts_and_zero_is_unsteered():
     assert all(len({texts[c][p] for c in range(4)}) >= 3 for p in range(len(PROMPTS)))
 
 
-@pytest.mark.parametrize("penalty", [1.0, 1.1, 2.0])
-@pytest.mark.parametrize("batch_rows", [1, 4, 7])
+@pytest.mark.parametrize(("penalty", "batch_rows"), [(1.1, 1), (1.0, 4), (2.0, 7)])
 def test_the_batch_does_not_matter(penalty, batch_rows):
     decoding = Decoding(max_new_tokens=12, repetition_penalty=penalty)
     run = functools.partial(sweep, loaded(), arms(), CELLS, PROMPTS, decoding=decoding)
@@ -86,16 +85,17 @@ def test_the_batch_does_not_matter(penalty, batch_rows):
     np.testing.assert_allclose(whole.nll, parts.nll, atol=1e-4)
 
 
-def test_padding_does_not_count_as_said_before():
-    """A pad token that the model likes to say must not be penalised in padded rows alone."""
+@pytest.mark.parametrize("pad", ["</s>", "a", "the"])
+def test_padding_is_neither_said_nor_penalised(pad):
+    """Of an answer that ends early, and in the prompts, where the pad token is an ordinary one."""
     tokenizer = tiny_tokenizer(chat=True)
-    tokenizer.pad_token = "e"
-    shared = load((tiny_model("llama", seed=3), tokenizer))
+    tokenizer.pad_token = pad
+    shared = load((tiny_model("llama", seed=4), tokenizer))
     with torch.no_grad():
-        head = shared.model.get_output_embeddings().weight
-        head[tokenizer.pad_token_id] *= 3.0
-    decoding = Decoding(max_new_tokens=12, repetition_penalty=3.0)
-    run = functools.partial(sweep, shared, {}, [{}], PROMPTS, decoding=decoding)
+        shared.model.get_output_embeddings().weight[tokenizer.pad_token_id] *= 2
+    prompts = ["Hi!", "Why?", "Qxz Qxz Qxz Qxz Qxz Qxz"]
+    decoding = Decoding(max_new_tokens=16, repetition_penalty=1.5)
+    run = functools.partial(sweep, shared, {}, [{}], prompts, decoding=decoding)
     assert run().texts == run(batch_rows=1).texts
 
 

@@ -80,7 +80,7 @@ def test_estimates_are_unbiased_over_the_whole_scale():
 
 def test_intervals_from_the_standard_errors_cover():
     results, known = scored()
-    ok = np.array([r.status == "ok" for r in results])
+    ok = np.array([not r.status.endswith("panel") for r in results])
     assert ok.mean() > 0.97
     z = np.array([(r.estimate - x) / r.stderr for r, x in zip(results, known, strict=True)])[ok]
     assert 0.93 <= (np.abs(z) < 1.96).mean() <= 0.97

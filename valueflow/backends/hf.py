@@ -89,12 +89,16 @@ class HFBackend:
         scored: Bool[Tensor, "batch seq"],
     ) -> Float[Tensor, " batch"]:
         """Mean negative log-likelihood, in nats, of each row's scored tokens; see `Backend`."""
-        logits = _forward(self.model, input_ids, attention_mask).logits
         real = attention_mask.bool()
         counted = scored[:, 1:] & real[:, 1:] & real[:, :-1]
-        targets = input_ids[:, 1:].masked_fill(~counted, -100)
-        losses = nn.functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
+        # The vocabulary is what costs: only positions from the first counted one on are predicted.
+        first = int(counted.any(0).float().argmax())
+        kept = input_ids.shape[1] - first
+        logits = _forward(self.model, input_ids, attention_mask, keep=kept).logits[:, -kept:-1]
+        counted, targets = counted[:, first:], input_ids[:, 1 + first :]
+        losses = torch.zeros_like(targets, dtype=torch.float32)
+        losses[counted] = nn.functional.cross_entropy(
+            logits[counted].float(), targets[counted], reduction="none"
         )
         counts = counted.sum(1)
         means = losses.sum(1) / counts.clamp(min=1)
@@ -271,10 +275,16 @@ def _forward(
     model: nn.Module,
     input_ids: Int[Tensor, "batch seq"],
     attention_mask: Int[Tensor, "batch seq"],
+    *,
+    keep: int = 0,
 ) -> Any:
+    """Logits of the last `keep` positions at least, 0 for all."""
     options: dict[str, Any] = {"use_cache": False}
+    takes = inspect.signature(model.forward).parameters
+    if "logits_to_keep" in takes:
+        options["logits_to_keep"] = keep
     # Without them some models count positions from the padding on.
-    if "position_ids" in inspect.signature(model.forward).parameters:
+    if "position_ids" in takes:
         options["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
     return model(input_ids=input_ids, attention_mask=attention_mask, **options)
 

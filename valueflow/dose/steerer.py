@@ -19,7 +19,6 @@ from valueflow.steering.store import check_fits, load_vector, save_vector
 from valueflow.steering.vector import SteeringVector
 from valueflow.theories import get_value
 
-
 Targets = Mapping[str, float | int]
 """Value -> intensity."""
 

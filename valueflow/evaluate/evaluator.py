@@ -19,14 +19,14 @@ from valueflow.errors import InvalidInput, NotFitted
 from valueflow.evaluate.panel import Panel, Sampling, panel_from_vidb
 from valueflow.evaluate.scale import IntensityScale
 from valueflow.judges.base import Judge, Unranked
-from valueflow.ranking.anchored import AnchoredFit, fit_one, fit_sharpness
+from valueflow.ranking.anchored import SCALE_RANGE, AnchoredFit, fit_one, fit_sharpness
 from valueflow.theories import get_value
 from valueflow.typing import Item, Ranking
 
 if TYPE_CHECKING:
     from valueflow.vidb import Vidb
 
-Status = Literal["ok", "above_panel", "below_panel", "unranked"]
+Status = Literal["ok", "above_scale", "below_scale", "above_panel", "below_panel", "unranked"]
 
 SIGNAL_Z = 4.0
 """Standard errors by which sharpness must exceed 0: one random judge in 30,000 does."""
@@ -40,12 +40,15 @@ class Intensity:
     """A measured intensity.
 
     Attributes:
-        estimate: on the database's scale, -10 to 10; NaN unless status is "ok" (mode "paper" puts
-            a text outside the panel just beyond the anchors it met).
+        estimate: on the database's scale, -10 to 10 where status is "ok"; beyond it, not clipped,
+            where "above_scale" / "below_scale"; else NaN (mode "paper" puts a text outside the
+            panel just beyond the anchors it met).
         stderr: of the estimate, from the comparisons made (judge noise and the draw of anchors);
             what the judge misreads in this very text is not in it (see `IntensityScale`).
-        status: "above_panel" / "below_panel": it won / lost every comparison; "unranked": the
-            judge ordered none of its windows.
+        status: "above_scale" / "below_scale": the estimate lies past +10 / -10, where no text of
+            the database is, so read it as "at least" that (means over texts use it as it is, or
+            noise would pull them inwards); "above_panel" / "below_panel": it won / lost every
+            comparison; "unranked": the judge ordered none of its windows.
         bound: 95% lower limit where above the panel, upper limit where below; else NaN, as it
             always is in mode "paper".
         n_rankings: windows that were ordered.
@@ -225,10 +228,14 @@ def vidb_evaluator(
 def _as_intensity(
     fitted: AnchoredFit, to_intensity: Callable[[float], float], unit: float
 ) -> Intensity:
+    estimate = to_intensity(fitted.estimate)
+    status: Status = fitted.status
+    if status == "ok" and abs(estimate) > SCALE_RANGE[1]:
+        status = "above_scale" if estimate > 0 else "below_scale"
     return Intensity(
-        estimate=to_intensity(fitted.estimate),
+        estimate=estimate,
         stderr=fitted.stderr / unit,
-        status=fitted.status,
+        status=status,
         bound=to_intensity(fitted.bound),
         n_rankings=fitted.n_rankings,
     )
