@@ -55,6 +55,8 @@ def test_a_demo_hands_on_what_was_asked_and_writes_the_results(run, tmp_path, mo
         return None, {"mae": float("nan"), "span": 2.5}
 
     monkeypatch.setattr("valueflow.study.runner.run_demo", run_demo)
+    # What is printed of a loop is tested beside the report, where there is one.
+    monkeypatch.setattr("valueflow.cli.demo._show", lambda loop, results: None)
     file, out = tmp_path / "results.json", tmp_path / "demo"
     options = ["--value", "hedonism", "--out", out, "--model", "tiny", "--seed", "3"]
     done = run("demo", *options, "--json", file)

@@ -22,6 +22,7 @@ from valueflow.judges.base import Judge, Unranked
 from valueflow.ranking.anchored import SCALE_RANGE, AnchoredFit, fit_one, fit_sharpness
 from valueflow.theories import get_value
 from valueflow.typing import Item, Ranking
+from valueflow.vidb.schema import ANSWERING
 
 if TYPE_CHECKING:
     from valueflow.vidb import Vidb
@@ -215,13 +216,14 @@ def vidb_evaluator(
 ) -> AnchorEvaluator:
     """The evaluator of a value: anchors from VIDB's test split, scale from its validation split.
 
-    Neither split teaches a vector or a judge.
+    Neither split teaches a vector or a judge. Only answers to questions are anchors, as answers
+    are what is scored: judges are sharper among texts of one kind.
     """
-    panel = panel_from_vidb(vidb, value, "test")
+    panel = panel_from_vidb(vidb, value, "test", registers=ANSWERING)
     evaluator = AnchorEvaluator(judge, panel, n_windows=n_windows, mode=mode, seed=seed)
     if mode == "paper":
         return evaluator
-    graded = panel_from_vidb(vidb, value, "validation")
+    graded = panel_from_vidb(vidb, value, "validation", registers=ANSWERING)
     return evaluator.fit(graded.items, graded.intensities.tolist())
 
 

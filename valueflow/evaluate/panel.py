@@ -1,6 +1,7 @@
 """The anchors a text is ranked against, and the windows they share with it."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -63,14 +64,18 @@ class Panel:
         return [rng.choice(len(self), size, replace=False) for _ in range(n_windows)]
 
 
-def panel_from_vidb(vidb: "Vidb", value: str, *splits: str) -> Panel:
-    """All texts of the value in those splits as anchors.
+def panel_from_vidb(
+    vidb: "Vidb", value: str, *splits: str, registers: Collection[str] | None = None
+) -> Panel:
+    """The texts of the value in those splits as anchors, of all registers or of some.
 
     Raises:
         UnknownName: as `Vidb.of`.
-        InvalidInput: those splits hold no text of the value.
+        InvalidInput: those splits hold no text of the value in those registers.
     """
     frame = vidb.of(value, *splits).frame
+    if registers is not None:
+        frame = frame[frame["register"].isin(registers)]
     if frame.empty:
         raise InvalidInput(f"the database has no texts of {value} in splits {splits}")
     items = tuple(Item(t, c) for t, c in zip(frame["text"], frame["context"], strict=True))
