@@ -20,7 +20,7 @@ from valueflow.theories import get_value
 from valueflow.vidb import Vidb, load_starter
 
 CALIBRATION_PROMPTS = 32
-VERIFICATION_PROMPTS = 48
+VERIFICATION_PROMPTS = 40
 EXAMPLE_TARGETS = (-4.0, 0.0, 4.0)
 
 
