@@ -16,7 +16,6 @@ PLACEBOS = {
     "shuffled": ("label-shuffled", SHUFFLED, "^", (0, (1, 1.5))),
 }
 CURVE_POINTS = 201
-SCALE_END = 10.0
 
 
 def dose_figure(calibration: Calibration, verified: Sequence[Verified]) -> Figure:
@@ -177,14 +176,14 @@ def _style(axes: Axes) -> None:
 
 
 def _limits(calibration: Calibration, verified: Sequence[Verified]) -> tuple[float, float]:
-    """Symmetric, so that both sides compare by eye; beyond the scale by no more than a margin."""
+    """Symmetric, so that both sides compare by eye; all that was measured is in the frame."""
     shown = [*calibration.curve.means_, *calibration.curve.ci_.ravel()]
     shown += [
         m for name in PLACEBOS if name in calibration.arms for m in _means_of(calibration, name)
     ]
     shown += [number for row in verified for number in (row.target, row.achieved, *row.ci)]
     finite = np.abs(np.array(shown)[np.isfinite(shown)])
-    end = min(float(finite.max(initial=1.0)) * 1.12, SCALE_END * 1.05)
+    end = float(finite.max(initial=1.0)) * 1.08
     return -end, end
 
 
