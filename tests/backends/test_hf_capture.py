@@ -91,43 +91,6 @@ def test_capture_does_not_depend_on_padding(arch):
             torch.testing.assert_close(b, alone[layer][0], atol=1e-5, rtol=0)
 
 
-# Negative log-likelihood
-
-
-@torch.no_grad()
-def nll_by_hand(model, ids, scored):
-    log_probs = model(input_ids=ids[None], use_cache=False).logits[0].log_softmax(-1)
-    terms = [-log_probs[t - 1, ids[t]] for t in range(1, len(ids)) if scored[t]]
-    return float(torch.stack(terms).mean())
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-@EVERY_ARCHITECTURE
-def test_token_nll_equals_one_row_at_a_time(arch, side):
-    backend, (ids, mask) = load(arch), prompts(side)
-    # The second half of every row, counted from its own start; all of the last one.
-    within = mask.cumsum(1) - 1
-    scored = (within >= mask.sum(1, keepdim=True) // 2) & mask.bool()
-    scored[2] = True
-    result = backend.token_nll(ids, mask, scored)
-    for row, real in enumerate(mask.bool()):
-        expected = nll_by_hand(backend.model, ids[row][real], scored[row][real])
-        assert float(result[row]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_token_nll_of_nothing_is_missing():
-    backend, (ids, mask) = load(), prompts()
-    scored = torch.zeros_like(mask).bool()
-    scored[0] = mask[0] == 0  # padding
-    scored[1, 0] = True  # the first token of a row without padding
-    scored[2, 7] = True  # the first token after padding
-    assert mask[2].tolist().index(1) == 7
-    result = backend.token_nll(ids, mask, scored)
-    assert result.isnan().all()
-    scored[2, 8] = True
-    assert backend.token_nll(ids, mask, scored).isnan().tolist() == [True, True, False]
-
-
 def test_results_can_be_used_in_training():
     backend, (ids, mask) = load(), prompts()
     tensors = [

@@ -1,10 +1,13 @@
 """derive, calibrate and steer, one after the other on a model folder."""
 
+import itertools
 import json
 
+import numpy as np
 import pytest
 
 from valueflow.dose.steerer import load_card
+from valueflow.errors import InvalidInput
 from valueflow.models import load
 from valueflow.steering.derivation import derive
 from valueflow.steering.store import load_vector
@@ -43,7 +46,10 @@ def card_dir(run, folder, model_folder, vector_dir, scripted):
                    "--json", folder / "calibrate.json")  # fmt: skip
         assert done.code == 0, done.err
         assert "reachable" in done.out
-        assert "sweep 39/39" in done.err
+        # 9 coefficients of the vector; 3 random directions at both ends of the usable range.
+        assert "sweep 27/27" in done.err
+        assert "placebos 18/18" in done.err
+        assert "times the mean change of 3 random directions" in done.out
     return out
 
 
@@ -66,7 +72,31 @@ def test_calibrate_saves_a_card_that_says_what_was_measured(card_dir, folder):
         [float("nan") if m is None else m for m in card.curve.means_]
     )
     assert result["usable_range"] == list(card.curve.usable_range_)
+    low, high = card.curve.usable_range_
+    inside = [low <= c <= high for c in result["coefficients"]]
+    x, y = (np.array(result[key])[inside] for key in ("coefficients", "intensities"))
+    own = abs(np.polyfit(x, y, 1)[0] * (high - low))
+    assert result["placebo_change"] > 0
+    assert result["span_ratio"] == pytest.approx(own / result["placebo_change"])
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_calibrate_draws_three_different_directions(
+    run, tmp_path, model_folder, vector_dir, scripted, monkeypatch
+):
+    scripted(letters)
+    drawn = []
+
+    def stop(*_, placebos, **__):
+        drawn.extend(placebos["random"])
+        raise InvalidInput("seen enough")
+
+    monkeypatch.setattr("valueflow.dose.calibrate.calibrate", stop)
+    out = tmp_path / "card"
+    assert "seen enough" in run("calibrate", model_folder, vector_dir, "--out", out).err
+    vectors = [*drawn, load_vector(vector_dir)]
+    assert len(drawn) == 3
+    assert all(abs(a.cosine(b)) < 0.8 for a, b in itertools.combinations(vectors, 2))
 
 
 def test_steer_answers_at_a_reachable_intensity(run, card_dir, folder, model_folder):

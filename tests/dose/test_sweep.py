@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import numpy as np
@@ -183,3 +184,26 @@ def test_end_tokens_are_those_that_generation_stops_at():
     for given, expected in ((7, [7]), ([7, EOS], [7, EOS]), (None, [EOS])):
         fresh.model.generation_config.eos_token_id = given
         assert _end_ids(fresh) == expected
+
+
+def same(one, other):
+    assert (one.cells, one.prompts, one.texts) == (other.cells, other.prompts, other.texts)
+    np.testing.assert_array_equal(one.nll, other.nll)
+    np.testing.assert_array_equal(one.degenerate, other.degenerate)
+
+
+def test_parts_of_a_grid_are_its_cells_and_join_to_it_again():
+    whole = grid()
+    part = whole.at([3, 1])
+    assert part.cells == (CELLS[3], CELLS[1]) and part.prompts == whole.prompts
+    assert part.texts == (whole.texts[3], whole.texts[1])
+    assert part.nll.tolist() == [whole.nll[3].tolist(), whole.nll[1].tolist()]
+    assert part.degenerate.shape == (2, len(PROMPTS))
+    same(whole.at(range(2)).joined(whole.at([2, 3, 4])), whole)
+    assert whole.nll[3, 0] != whole.nll[1, 0]
+
+
+def test_only_sweeps_over_the_same_prompts_are_joined():
+    other = dataclasses.replace(grid(), prompts=(*PROMPTS[:2], "And now?"))
+    with pytest.raises(InvalidInput, match="only sweeps over the same prompts"):
+        grid().joined(other)

@@ -152,6 +152,10 @@ def test_as_many_intensities_as_texts():
 def test_score_needs_fit_unless_in_paper_mode():
     with pytest.raises(NotFitted):
         evaluator().score([at(1.0)])
+    with pytest.raises(NotFitted, match="call fit with graded texts"):
+        evaluator().check_fitted()
+    fitted(n=40).check_fitted()
+    evaluator(mode="paper").check_fitted()
     assert evaluator(mode="paper").score([at(1.0)])[0].status == "ok"
 
 

@@ -104,6 +104,38 @@ def test_norms_of_calibration_prompts(loaded, vidb):
     assert vector.norms != derive(loaded, vidb, "power", layer=1, seed=0).norms
 
 
+class Unread:
+    """A backend that must not be asked."""
+
+    n_layers = 4
+
+    def capture(self, *_):
+        raise AssertionError("read again")
+
+
+@pytest.mark.parametrize("options", [{}, {"layer": 2}, {"layer": [2, 3], "shuffle_labels": True}])
+def test_activations_read_before_give_the_same_vector(loaded, vidb, options):
+    read = answer_activations(loaded, contrasts(vidb, "power"), [1, 2, 3])
+    again = derive(loaded, vidb, "power", seed=4, activations=read, backend=Unread(), **options)
+    fresh = derive(loaded, vidb, "power", seed=4, **options)
+    assert again.layers == fresh.layers
+    for layer in fresh.layers:
+        torch.testing.assert_close(again.directions[layer], fresh.directions[layer])
+        assert again.norms[layer] == pytest.approx(fresh.norms[layer])
+    assert again.value == fresh.value and again.provenance["layer"] == fresh.provenance["layer"]
+
+
+def test_activations_of_other_texts_or_layers_are_refused(loaded, vidb):
+    graded = contrasts(vidb, "power")
+    fewer = answer_activations(loaded, graded[:-1], [2])
+    with pytest.raises(InvalidInput, match="activations of 29 texts, but the contrasts are 30"):
+        derive(loaded, vidb, "power", layer=2, seed=0, activations=fewer)
+    read = answer_activations(loaded, graded, [2])
+    for layer in (1, [1, 2], "auto"):
+        with pytest.raises(InvalidInput, match="activations have no layer 1"):
+            derive(loaded, vidb, "power", layer=layer, seed=0, activations=read)
+
+
 def test_what_cannot_be_derived(loaded, vidb):
     with pytest.raises(UnknownName, match="did you mean pca"):
         derive(loaded, vidb, "power", estimator="pac", seed=0)

@@ -3,7 +3,7 @@ import pytest
 
 
 def made_arm(coefficients, slope, *, seed, prompts=12, second=False):
-    from valueflow.dose.calibrate import Arm
+    from valueflow.dose.arms import Arm
 
     rng = np.random.default_rng(seed)
     c = np.array(coefficients)
@@ -25,22 +25,29 @@ def made_arm(coefficients, slope, *, seed, prompts=12, second=False):
 
 @pytest.fixture(scope="session")
 def calibration():
-    """Three arms over 12 prompts; the vector saturates, the placebos hardly move."""
+    """A vector that saturates, over 12 prompts; draws of placebos that hardly move, either way."""
     import torch
 
-    from valueflow.dose.calibrate import COEFFICIENTS, PLACEBO_COEFFICIENTS, Calibration
+    from valueflow.dose.calibrate import COEFFICIENTS, Calibration
     from valueflow.dose.curve import DoseCurve
     from valueflow.dose.sweep import Decoding
     from valueflow.steering.vector import SteeringVector
 
     own = made_arm(COEFFICIENTS, 5.0, seed=0, second=True)
-    arms = {
-        "vector": own,
-        "random": made_arm(PLACEBO_COEFFICIENTS, 0.5, seed=1),
-        "shuffled": made_arm(PLACEBO_COEFFICIENTS, -0.7, seed=2),
-    }
     curve = DoseCurve("pchip", n_bootstrap=40, seed=3)
     curve.fit(list(own.coefficients), own.intensities, damage=own.damage)
+    ends = (curve.usable_range_[0], 0.0, curve.usable_range_[1])
+
+    def draw(slope, seed):
+        """At 0 every arm has the unsteered answers."""
+        made = made_arm(ends, slope, seed=seed)
+        made.intensities[1] = own.intensities[4]
+        return made
+
+    placebos = {
+        "random": tuple(draw(x, i) for i, x in enumerate((1.5, -1.6, 0.6, -0.5), 1)),
+        "shuffled": tuple(draw(x, i) for i, x in enumerate((-0.7, 1.4, 0.9), 5)),
+    }
     vector = SteeringVector("svt/power", {9: torch.tensor([1.0, 0.0])}, {9: 12.5}, {})
     provenance = {
         "model": {"name": "tiny/llama", "weights": "ab12", "template": None},
@@ -50,7 +57,7 @@ def calibration():
         "prompts": [f"calibration prompt {i}?" for i in range(12)],
         "seed": 3,
     }
-    return Calibration(vector, curve, arms, Decoding(), provenance)
+    return Calibration(vector, curve, own, placebos, Decoding(), provenance)
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +83,17 @@ def verified(calibration):
             )
         )
     return rows
+
+
+@pytest.fixture(scope="session")
+def data(calibration, verified):
+    from study_cases import made
+
+    return made(calibration, verified)
+
+
+@pytest.fixture(scope="session")
+def figure(calibration, verified):
+    from valueflow.study import dose_figure
+
+    return dose_figure(calibration, verified)

@@ -1,5 +1,7 @@
 """What a finished loop tells: its examples, and what the demo prints of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,5 +42,18 @@ def test_the_demo_prints_targets_answers_and_both_judges(loop, verified, capsys,
     for row in verified:
         assert f"{row.achieved:+.2f}" in out and f"{row.coefficient:+.3f}" in out
     assert "unreachable" in out and "Spearman" in out and "never saw graded texts" in out
+    assert "vector +10.3; random directions (4) mean size " in out
+    assert "; label-shuffled (3) mean size " in out
+    for kind, name in (("random", "random directions"), ("shuffled", "label-shuffled")):
+        assert f"{name} {loop.calibration.span_ratio(kind):.1f}" in out
+        assert f"mean size {loop.calibration.placebo_change(kind):.1f}" in out
     # Markup in a model's answer is text.
     assert "[bold]answer[/bold]" in out
+
+
+def test_the_demo_says_nothing_of_placebos_that_were_not_measured(loop, capsys):
+    alone = replace(loop, calibration=replace(loop.calibration, placebos={}))
+    _show(alone, {"model": "tiny", "layer": 9})
+    out = capsys.readouterr().out
+    assert "change over the usable range: vector +10.3\n" in out
+    assert "random" not in out and "theirs" not in out

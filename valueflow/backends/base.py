@@ -176,3 +176,17 @@ class Backend(Protocol):
         NaN.
         """
         ...
+
+    def continuation_nll(
+        self,
+        prompt_ids: Int[Tensor, "rows prompt"],
+        prompt_mask: Int[Tensor, "rows prompt"],
+        new_ids: Int[Tensor, "rows new"],
+        new_mask: Bool[Tensor, "rows new"],
+    ) -> Float[Tensor, " rows"]:
+        """Mean nats per token of `new_mask`, after prompts that are padded on the left.
+
+        What `token_nll` gives for the new tokens of prompt and continuation together, but a prompt
+        that several rows share is run once. A row without new tokens is NaN.
+        """
+        ...

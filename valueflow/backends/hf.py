@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from valueflow.backends.base import Intervention, check_layers, prompt_scope
+from valueflow.backends.scoring import continuation_nll, forward, token_nll
 from valueflow.errors import InvalidInput
 
 
@@ -81,7 +82,6 @@ class HFBackend:
             ids = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
         return ids[:, input_ids.shape[1] :].clone()
 
-    @torch.no_grad()
     def token_nll(
         self,
         input_ids: Int[Tensor, "batch seq"],
@@ -89,20 +89,17 @@ class HFBackend:
         scored: Bool[Tensor, "batch seq"],
     ) -> Float[Tensor, " batch"]:
         """Mean negative log-likelihood, in nats, of each row's scored tokens; see `Backend`."""
-        real = attention_mask.bool()
-        counted = scored[:, 1:] & real[:, 1:] & real[:, :-1]
-        # The vocabulary is what costs: only positions from the first counted one on are predicted.
-        first = int(counted.any(0).float().argmax())
-        kept = input_ids.shape[1] - first
-        logits = _forward(self.model, input_ids, attention_mask, keep=kept).logits[:, -kept:-1]
-        counted, targets = counted[:, first:], input_ids[:, 1 + first :]
-        losses = torch.zeros_like(targets, dtype=torch.float32)
-        losses[counted] = nn.functional.cross_entropy(
-            logits[counted].float(), targets[counted], reduction="none"
-        )
-        counts = counted.sum(1)
-        means = losses.sum(1) / counts.clamp(min=1)
-        return means.masked_fill(counts == 0, torch.nan)
+        return token_nll(self.model, input_ids, attention_mask, scored)
+
+    def continuation_nll(
+        self,
+        prompt_ids: Int[Tensor, "rows prompt"],
+        prompt_mask: Int[Tensor, "rows prompt"],
+        new_ids: Int[Tensor, "rows new"],
+        new_mask: Bool[Tensor, "rows new"],
+    ) -> Float[Tensor, " rows"]:
+        """Mean nats per new token after its prompt; see `Backend`."""
+        return continuation_nll(self.model, prompt_ids, prompt_mask, new_ids, new_mask)
 
 
 def capture(
@@ -129,7 +126,7 @@ def capture(
         for layer in wanted:
             stack.callback(blocks[layer].register_forward_hook(keep(layer)).remove)
         stack.enter_context(suppress(_EnoughLayers))
-        _forward(model, input_ids, attention_mask)
+        forward(model, input_ids, attention_mask)
     return taken
 
 
@@ -269,24 +266,6 @@ def _hidden_size(model: Any) -> int:
         config = config.get_text_config(decoder=True)
     size = getattr(config, "hidden_size", None)
     return model.get_input_embeddings().weight.shape[1] if size is None else size
-
-
-def _forward(
-    model: nn.Module,
-    input_ids: Int[Tensor, "batch seq"],
-    attention_mask: Int[Tensor, "batch seq"],
-    *,
-    keep: int = 0,
-) -> Any:
-    """Logits of the last `keep` positions at least, 0 for all."""
-    options: dict[str, Any] = {"use_cache": False}
-    takes = inspect.signature(model.forward).parameters
-    if "logits_to_keep" in takes:
-        options["logits_to_keep"] = keep
-    # Without them some models count positions from the padding on.
-    if "position_ids" in takes:
-        options["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
-    return model(input_ids=input_ids, attention_mask=attention_mask, **options)
 
 
 def _decoding(options: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from valueflow.cli.common import (
 if TYPE_CHECKING:
     from valueflow.dose import Calibration
 
+DRAWS = 3
+
 EXAMPLE = "valueflow calibrate smollm2-135m-instruct out/power --out out/card"
 
 
@@ -36,7 +38,7 @@ def run(
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure a vector and a random placebo, fit the dose curve and save the calibration card."""
+    """Measure a vector and random placebos, fit the dose curve and save the calibration card."""
     check_free(out)
     asked = None if prompts is None else read_prompts(prompts, at_least=2)
     from valueflow.dose.calibrate import calibrate
@@ -62,7 +64,7 @@ def run(
             vector,
             evaluator,
             prompts=asked or load_prompts("calibration")[:CALIBRATION_PROMPTS],
-            placebos={"random": random_like(vector, seed=seed)},
+            placebos={"random": [random_like(vector, seed=seed + i) for i in range(DRAWS)]},
             seed=seed,
             stage=stage,
         )
@@ -70,13 +72,13 @@ def run(
         save_card(calibration, folder)
     result = _result(calibration)
     low, high = result["reachable"]
-    ratio = f"{result['span_ratio']:.1f} times the change of a random vector"
+    ratio = f"{result['span_ratio']:.1f} times the mean change of {DRAWS} random directions"
     typer.echo(f"{vector.value}: {low:+.2f} to {high:+.2f} reachable, {ratio}; saved to {out}")
     write_json(json_file, result | {"out": str(out)})
 
 
 def _result(calibration: "Calibration") -> dict[str, Any]:
-    curve, own = calibration.curve, calibration.arms["vector"]
+    curve, own = calibration.curve, calibration.arm
     ends = [float(curve.predict(end)) for end in curve.usable_range_]
     return {
         "value": calibration.vector.value,
@@ -85,6 +87,7 @@ def _result(calibration: "Calibration") -> dict[str, Any]:
         "damage": own.damage.mean(axis=1),
         "usable_range": curve.usable_range_,
         "reachable": sorted(ends),
+        "placebo_change": calibration.placebo_change("random"),
         "span_ratio": calibration.span_ratio("random"),
         "provenance": calibration.provenance,
     }

@@ -68,9 +68,16 @@ def _plain(text: str) -> Any:
 
 def _summary(loop: "Loop", results: dict[str, Any]) -> list[str]:
     from valueflow.dose.calibrate import mean_absolute_error, rank_correlation
+    from valueflow.study.report import PLACEBOS
 
     calibration = loop.calibration
-    curve, own = calibration.curve, calibration.arms["vector"]
+    curve, own = calibration.curve, calibration.arm
+    kinds = {k: PLACEBOS.get(k, k) for k in calibration.placebos}
+    sizes = [
+        f"{name} ({len(calibration.placebos[k])}) mean size {calibration.placebo_change(k):.1f}"
+        for k, name in kinds.items()
+    ]
+    ratios = [f"{name} {calibration.span_ratio(k):.1f}" for k, name in kinds.items()]
     low, high = curve.usable_range_
     inside = [i for i, c in enumerate(own.coefficients) if low <= c <= high]
     second = [] if own.second is None else [own.second[i] for i in inside]
@@ -78,13 +85,10 @@ def _summary(loop: "Loop", results: dict[str, Any]) -> list[str]:
     return [
         f"{loop.value} on {results['model']}, layer {results['layer']}, "
         f"usable coefficients {low:+.3f} .. {high:+.3f}",
-        f"span {curve.span_:+.2f} intensity points; Spearman {curve.spearman_:.2f}; "
-        f"change over the range: vector {own.change(low, high):+.2f}, "
-        + ", ".join(
-            f"{name} {arm.change(low, high):+.2f}"
-            for name, arm in calibration.arms.items()
-            if name != "vector"
-        ),
+        f"span {curve.span_:+.2f} intensity points; Spearman {curve.spearman_:.2f}",
+        "change over the usable range: "
+        + "; ".join([f"vector {own.change(low, high):+.1f}", *sizes]),
+        *(["size of the vector's change over theirs: " + "; ".join(ratios)] if ratios else []),
         "mean |target - achieved| over reachable targets: "
         f"{mean_absolute_error(loop.verified):.2f}",
         "a judge that never saw graded texts: Spearman with the coefficient "

@@ -1,10 +1,11 @@
 """The closed loop: sweep, curve, inverse, and a check on prompts that were never seen.
 
 Vectors, judge and scale come from disjoint parts of VIDB; calibration and verification use
-disjoint prompts. Placebo arms go through the very same measurement.
+disjoint prompts. Placebos go through the very same measurement, at the ends of the range that the
+vector turned out to be usable in; several draws of each, as one draw of chance says little.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
+from valueflow.dose.arms import Arm, intensities_of, measured
 from valueflow.dose.curve import DoseCurve
 from valueflow.dose.inverse import Dose, Unreachable
 from valueflow.dose.sweep import Decoding, Grid, Progress, sweep
@@ -19,56 +21,14 @@ from valueflow.errors import InvalidInput
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.models.loading import LoadedModel
 from valueflow.steering.vector import SteeringVector
-from valueflow.typing import Item
 
 COEFFICIENTS = (-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4)
-PLACEBO_COEFFICIENTS = (-0.3, -0.15, 0.0, 0.15, 0.3)
 TARGETS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 DAMAGE_LIMIT = 0.7
 LEVEL_Z = 1.96
 
 Stage = Callable[[str], Progress | None]
 """Told the name of each stage; gives what reports progress within it."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Measurements of one vector at several coefficients, on the same prompts.
-
-    Attributes:
-        coefficients: shape (n,).
-        intensities: (n, prompts); the bound where a text is outside the panel, NaN where unranked.
-        damage: nats per token above the same prompt's unsteered answer, (n, prompts).
-        degenerate: share of empty or looping texts, (n,).
-        outside: share of texts outside the panel, (n,).
-        second: mean score of the confirming judge at each coefficient, or None.
-        texts: (n, prompts).
-    """
-
-    coefficients: tuple[float, ...]
-    intensities: Float[np.ndarray, "n prompts"]
-    damage: Float[np.ndarray, "n prompts"]
-    degenerate: tuple[float, ...]
-    outside: tuple[float, ...]
-    second: tuple[float, ...] | None
-    texts: tuple[tuple[str, ...], ...]
-
-    @property
-    def means(self) -> Float[np.ndarray, " n"]:
-        """Mean intensity at each coefficient; NaN where no text was ranked."""
-        return _means(self.intensities)
-
-    def change(self, lower: float, upper: float) -> float:
-        """Mean intensity at `upper` minus at `lower`, on the least-squares line between them.
-
-        The line makes the change of a placebo no larger for having been measured at more points;
-        the spread of its means would be.
-        """
-        x, y = np.array(self.coefficients), self.means
-        inside = (x >= lower) & (x <= upper) & np.isfinite(y)
-        if inside.sum() < 2:
-            return float("nan")
-        return float(np.polyfit(x[inside], y[inside], 1)[0] * (upper - lower))
 
 
 @dataclass(frozen=True)
@@ -103,24 +63,36 @@ class Calibration:
     Attributes:
         vector: what is injected.
         curve: coefficient -> intensity, fitted on the calibration prompts.
-        arms: "vector", "random", "shuffled".
+        arm: what the curve was fitted to.
+        placebos: by kind ("random", "shuffled") the arms of its draws, measured at the ends of the
+            usable range and at 0.
         decoding: how texts were made; the curve holds for this alone.
         provenance: model, judge, panel, prompts, seed.
     """
 
     vector: SteeringVector
     curve: DoseCurve
-    arms: dict[str, Arm]
+    arm: Arm
+    placebos: Mapping[str, tuple[Arm, ...]]
     decoding: Decoding
     provenance: dict[str, Any]
 
-    def span_ratio(self, arm: str) -> float:
+    def placebo_change(self, kind: str) -> float:
+        """Mean size of the change that the draws of a placebo make over the usable range.
+
+        Sizes, not signed changes, which would cancel: so it holds the noise of measuring too. NaN
+        where a draw was not measured at two coefficients of the range.
+        """
+        ends = self.curve.usable_range_
+        return float(np.mean([abs(draw.change(*ends)) for draw in self.placebos[kind]]))
+
+    def span_ratio(self, kind: str) -> float:
         """Size of the vector's change over the usable range, in units of a placebo's.
 
-        NaN where the range holds fewer than two coefficients of either.
+        NaN where either is.
         """
-        lower, upper = self.curve.usable_range_
-        own, other = (abs(self.arms[name].change(lower, upper)) for name in ("vector", arm))
+        own = abs(self.arm.change(*self.curve.usable_range_))
+        other = self.placebo_change(kind)
         return own / other if other != 0 else float("inf")
 
 
@@ -130,9 +102,8 @@ def calibrate(
     evaluator: AnchorEvaluator,
     *,
     prompts: Sequence[str],
-    placebos: dict[str, SteeringVector] | None = None,
+    placebos: Mapping[str, Sequence[SteeringVector]] | None = None,
     coefficients: Sequence[float] = COEFFICIENTS,
-    placebo_coefficients: Sequence[float] = PLACEBO_COEFFICIENTS,
     decoding: Decoding | None = None,
     damage_limit: float = DAMAGE_LIMIT,
     second: AnchorEvaluator | None = None,
@@ -146,9 +117,8 @@ def calibrate(
         vector: what is calibrated.
         evaluator: measures intensities; fitted.
         prompts: calibration prompts, 2 or more.
-        placebos: other vectors measured the same way, by name.
+        placebos: by kind the draws of other vectors that are measured the same way.
         coefficients: of the vector; 0 must be among them.
-        placebo_coefficients: of the placebos; 0 is shared with the vector.
         decoding: None for `Decoding()`.
         damage_limit: mean damage that bounds the usable range, nats per token.
         second: another evaluator that confirms the direction.
@@ -156,26 +126,29 @@ def calibrate(
         stage: progress.
 
     Raises:
-        InvalidInput: coefficient 0 missing; a placebo called "vector"; what `DoseCurve.fit`
-            refuses.
+        InvalidInput: coefficient 0 missing; a placebo without a draw; what `DoseCurve.fit` refuses.
+        NotFitted: an evaluator without its scale.
     """
     if 0.0 not in coefficients:
         raise InvalidInput("coefficients must include 0: damage is measured against it")
-    decoding, placebos = decoding or Decoding(), placebos or {}
-    if "vector" in placebos:
-        raise InvalidInput("'vector' is the calibrated arm; give the placebo another name")
-    all_arms = {"vector": vector, **placebos}
+    placebos, tell = placebos or {}, stage or (lambda _name: None)
+    empty = [kind for kind, draws in placebos.items() if not draws]
+    if empty:
+        raise InvalidInput(f"placebo {empty[0]!r} has no draw; give it vectors or leave it out")
+    for judged in (evaluator, *([second] if second else [])):
+        judged.check_fitted()  # not after minutes of generation
+    decoding = decoding or Decoding()
     cells = [{"vector": c} for c in coefficients]
-    cells += [{name: c} for name in placebos for c in placebo_coefficients if c != 0]
-    grid = sweep(
-        loaded, all_arms, cells, prompts, decoding=decoding, progress=stage and stage("sweep")
-    )
-    if stage is not None:
-        stage("judge")
-    arms = {name: _arm(grid, name, evaluator, second) for name in all_arms}
-    own = arms["vector"]
+    progress = tell("sweep")
+    grid = sweep(loaded, {"vector": vector}, cells, prompts, decoding=decoding, progress=progress)
+    tell("judge")
+    arm = measured(grid, "vector", evaluator, second)
     curve = DoseCurve(damage_limit=damage_limit, seed=seed)
-    curve.fit(list(own.coefficients), own.intensities, damage=own.damage)
+    curve.fit(list(arm.coefficients), arm.intensities, damage=arm.damage)
+    unsteered = grid.at([list(coefficients).index(0.0)])
+    found = _placebo_arms(
+        loaded, placebos, unsteered, evaluator, second, curve.usable_range_, decoding, tell
+    )
     provenance = {
         "model": {"name": loaded.name, **asdict(loaded.fingerprint)},
         "judge": evaluator.judge.name,
@@ -184,7 +157,33 @@ def calibrate(
         "prompts": list(prompts),
         "seed": seed,
     }
-    return Calibration(vector, curve, arms, decoding, provenance)
+    return Calibration(vector, curve, arm, found, decoding, provenance)
+
+
+def _placebo_arms(
+    loaded: LoadedModel,
+    placebos: Mapping[str, Sequence[SteeringVector]],
+    unsteered: Grid,
+    evaluator: AnchorEvaluator,
+    second: AnchorEvaluator | None,
+    usable: tuple[float, float],
+    decoding: Decoding,
+    tell: Stage,
+) -> dict[str, tuple[Arm, ...]]:
+    """All draws at the ends of the usable range, in one sweep."""
+    names = {kind: [f"{kind} {i}" for i in range(len(d))] for kind, d in placebos.items()}
+    vectors = {n: v for kind, d in placebos.items() for n, v in zip(names[kind], d, strict=True)}
+    cells = [{name: end} for name in vectors for end in sorted(set(usable) - {0.0})]
+    if cells:
+        progress = tell("placebos")
+        more = sweep(
+            loaded, vectors, cells, unsteered.prompts, decoding=decoding, progress=progress
+        )
+        unsteered = unsteered.joined(more)
+    return {
+        kind: tuple(measured(unsteered, name, evaluator, second) for name in own)
+        for kind, own in names.items()
+    }
 
 
 def verify(
@@ -216,7 +215,7 @@ def verify(
         decoding=calibration.decoding,
         progress=stage and stage("verify"),
     )
-    intensities, _ = _scores(evaluator, grid, range(len(cells)))
+    intensities, _ = intensities_of(evaluator, grid, range(len(cells)))
     rows = [_verified(dose, grid, intensities, i) for i, dose in enumerate(doses, start=1)]
     return rows, grid
 
@@ -250,38 +249,3 @@ def _verified(
         status=dose.status,
         nearest=dose.nearest if isinstance(dose, Unreachable) else dose.target,
     )
-
-
-def _arm(grid: Grid, name: str, evaluator: AnchorEvaluator, second: AnchorEvaluator | None) -> Arm:
-    zero = next(i for i, cell in enumerate(grid.cells) if not any(cell.values()))
-    rows = [i for i, cell in enumerate(grid.cells) if name in cell and i != zero] + [zero]
-    rows.sort(key=lambda i: grid.cells[i].get(name, 0.0))
-    intensities, outside = _scores(evaluator, grid, rows)
-    return Arm(
-        coefficients=tuple(grid.cells[i].get(name, 0.0) for i in rows),
-        intensities=intensities,
-        damage=grid.nll[rows] - grid.nll[zero],
-        degenerate=tuple(grid.degenerate[rows].mean(axis=1).tolist()),
-        outside=tuple(outside),
-        second=None if second is None else tuple(_means(_scores(second, grid, rows)[0]).tolist()),
-        texts=tuple(grid.texts[i] for i in rows),
-    )
-
-
-def _means(table: Float[np.ndarray, "n prompts"]) -> Float[np.ndarray, " n"]:
-    """Mean of each row's numbers; NaN for a row without one."""
-    counts = np.isfinite(table).sum(axis=1)
-    return np.where(counts > 0, np.nansum(table, axis=1) / np.maximum(counts, 1), np.nan)
-
-
-def _scores(
-    evaluator: AnchorEvaluator, grid: Grid, rows: Sequence[int]
-) -> tuple[Float[np.ndarray, "rows prompts"], list[float]]:
-    """Intensities of the rows' texts, and per row the share of them outside the panel."""
-    table, outside = [], []
-    for row in rows:
-        items = [Item(t, p) for t, p in zip(grid.texts[row], grid.prompts, strict=True)]
-        scored = evaluator.score(items)
-        table.append([s.or_bound for s in scored])
-        outside.append(float(np.mean([s.status in ("above_panel", "below_panel") for s in scored])))
-    return np.array(table, dtype=np.float64), outside

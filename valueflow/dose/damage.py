@@ -19,18 +19,12 @@ def generated_nll(
     new_ids: Int[Tensor, "rows new"],
     new_mask: Bool[Tensor, "rows new"],
     *,
-    batch_size: int = 16,
+    batch_size: int = 36,
 ) -> Float[Tensor, " rows"]:
     """Mean nats per token of `new_mask` under the unsteered model; NaN in a row without any."""
-    ids = torch.cat([prompt_ids, new_ids], dim=1)
-    mask = torch.cat([prompt_mask, new_mask.long()], dim=1)
-    scored = torch.cat([torch.zeros_like(prompt_mask).bool(), new_mask], dim=1)
-    batches = range(0, len(ids), batch_size)
     parts = [
-        backend.token_nll(
-            ids[i : i + batch_size], mask[i : i + batch_size], scored[i : i + batch_size]
-        )
-        for i in batches
+        backend.continuation_nll(prompt_ids[i:j], prompt_mask[i:j], new_ids[i:j], new_mask[i:j])
+        for i, j in ((i, i + batch_size) for i in range(0, len(new_ids), batch_size))
     ]
     return torch.cat(parts)
 

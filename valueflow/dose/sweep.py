@@ -57,6 +57,33 @@ class Grid:
     nll: Float[np.ndarray, "cells prompts"]
     degenerate: Bool[np.ndarray, "cells prompts"]
 
+    def at(self, rows: Sequence[int]) -> "Grid":
+        """Some of its cells."""
+        own = list(rows)
+        return Grid(
+            tuple(self.cells[i] for i in own),
+            self.prompts,
+            tuple(self.texts[i] for i in own),
+            self.nll[own],
+            self.degenerate[own],
+        )
+
+    def joined(self, other: "Grid") -> "Grid":
+        """Its cells, then those of another sweep over the same prompts.
+
+        Raises:
+            InvalidInput: other prompts.
+        """
+        if self.prompts != other.prompts:
+            raise InvalidInput("only sweeps over the same prompts can be joined")
+        return Grid(
+            self.cells + other.cells,
+            self.prompts,
+            self.texts + other.texts,
+            np.concatenate([self.nll, other.nll]),
+            np.concatenate([self.degenerate, other.degenerate]),
+        )
+
 
 def sweep(
     loaded: LoadedModel,

@@ -130,8 +130,7 @@ class AnchorEvaluator:
         Raises:
             NotFitted: `fit` has not run (mode "calibrated").
         """
-        if self.mode == "calibrated" and not hasattr(self, "scale_"):
-            raise NotFitted("call fit with graded texts (for example VIDB's validation split)")
+        self.check_fitted()
         if self.mode == "paper":
             fits = self._positions(self._rankings(items), sharpness=1.0)
             return [_as_intensity(f, lambda x: x, 1.0) for f in fits]
@@ -142,6 +141,15 @@ class AnchorEvaluator:
             return float(scale.transform(theta / beta))
 
         return [_as_intensity(f, to_intensity, beta * scale.slope_) for f in fits]
+
+    def check_fitted(self) -> None:
+        """Pass if `score` can run.
+
+        Raises:
+            NotFitted: mode "calibrated", and `fit` has not run.
+        """
+        if self.mode == "calibrated" and not hasattr(self, "scale_"):
+            raise NotFitted("call fit with graded texts (for example VIDB's validation split)")
 
     def fingerprint(self) -> str:
         """Hash of judge, panel, settings and scale: what makes two scores comparable."""

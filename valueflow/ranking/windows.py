@@ -9,7 +9,12 @@ from valueflow.errors import InvalidInput
 
 
 def cross_windows(
-    groups: Sequence[Hashable], *, size: int = 5, per_item: int, rng: np.random.Generator
+    groups: Sequence[Hashable],
+    *,
+    size: int = 5,
+    per_item: int,
+    so_far: Sequence[int] | None = None,
+    rng: np.random.Generator,
 ) -> list[tuple[int, ...]]:
     """Windows of items from different groups, each item in at least `per_item` of them.
 
@@ -18,22 +23,26 @@ def cross_windows(
         size: items per window.
         per_item: windows each item is in, at least; a few items meet one more so that every
             window is full.
+        so_far: such windows that each item is in already; None for none.
         rng: decides who meets whom and the order shown.
 
     Raises:
-        InvalidInput: fewer groups than `size`.
+        InvalidInput: fewer groups than `size`, or not one count per item in `so_far`.
 
     Notes:
         Items with the fewest windows so far go first, random among equals; where groups are of one
-        size, the counts differ by two at most. With per_item >= 2 the graph of who met
-        whom is connected in practice; `valueflow.ranking.fit` tells when it is not.
+        size and nothing was shown before, the counts differ by two at most. With per_item >= 2 the
+        graph of who met whom is connected in practice; `valueflow.ranking.fit` tells when it is
+        not.
     """
     if len(set(groups)) < size:
         raise InvalidInput(
             f"windows of {size} from different groups need at least {size} groups, "
             f"got {len(set(groups))}"
         )
-    counts = np.zeros(len(groups), dtype=int)
+    counts = np.zeros(len(groups), dtype=int) if so_far is None else np.array(so_far, dtype=int)
+    if len(counts) != len(groups):
+        raise InvalidInput(f"expected a count for each of {len(groups)} items, got {len(counts)}")
     windows = []
     while counts.min() < per_item:
         order = np.lexsort((rng.random(len(groups)), counts))

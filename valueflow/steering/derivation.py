@@ -10,7 +10,13 @@ import valueflow
 from valueflow.errors import InvalidInput
 from valueflow.models.chat import Template
 from valueflow.models.loading import LoadedModel
-from valueflow.steering.activations import Captures, Progress, answer_activations, typical_norms
+from valueflow.steering.activations import (
+    Activations,
+    Captures,
+    Progress,
+    answer_activations,
+    typical_norms,
+)
 from valueflow.steering.contrasts import GradedTexts, contrasts, shuffled
 from valueflow.steering.directions import (
     ESTIMATORS,
@@ -37,6 +43,7 @@ def derive(
     batch_size: int = 16,
     template: Template = "auto",
     backend: Captures | None = None,
+    activations: Activations | None = None,
     progress: Progress | None = None,
 ) -> SteeringVector:
     """The steering vector of a value: contrasts, their activations, a layer, a direction.
@@ -56,11 +63,14 @@ def derive(
         batch_size: texts per forward pass.
         template: the format of the conversation.
         backend: what runs the model; None for transformers with hooks.
+        activations: of these very contrasts (`contrasts`, `answer_activations`) if they were read
+            before: a vector and its shuffled placebos need them but once.
         progress: called with the number of texts done and of all.
 
     Raises:
         UnknownName: no such value, split or estimator.
-        InvalidInput: too few texts with both poles, a layer the model lacks.
+        InvalidInput: too few texts with both poles, a layer the model lacks, activations of
+            other contrasts or without a layer that is wanted.
     """
     estimate, full_id = ESTIMATORS[estimator], get_value(value).id
     rng = np.random.default_rng(seed)
@@ -69,7 +79,9 @@ def derive(
         graded = shuffled(graded, rng=rng)
     options: dict[str, Any] = {"batch_size": batch_size, "template": template, "backend": backend}
     wanted = _wanted(layer, loaded.n_layers)
-    activations = answer_activations(loaded, graded, wanted, progress=progress, **options)
+    if activations is None:
+        activations = answer_activations(loaded, graded, wanted, progress=progress, **options)
+    _check_read(activations, len(graded), wanted)
     scores: dict[int, LayerScore] = {}
     if layer == "auto":
         best, scores = choose_layer(activations, graded, estimator=estimate, rng=rng)
@@ -97,6 +109,15 @@ def derive(
     }
     name = f"shuffled({full_id})" if shuffle_labels else full_id
     return SteeringVector(name, directions, {i: norms[i] for i in wanted}, provenance)
+
+
+def _check_read(activations: Activations, n_texts: int, layers: Sequence[int]) -> None:
+    missing = [i for i in layers if i not in activations.by_layer]
+    if missing:
+        raise InvalidInput(f"activations have no layer {missing[0]}; read it as well")
+    found = len(activations.by_layer[layers[0]])
+    if found != n_texts:
+        raise InvalidInput(f"activations of {found} texts, but the contrasts are {n_texts}")
 
 
 def _wanted(layer: Literal["auto"] | int | Sequence[int], n_layers: int) -> list[int]:

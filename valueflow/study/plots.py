@@ -6,25 +6,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from valueflow.dose.calibrate import Arm, Calibration, Verified
+from valueflow.dose.arms import row_means
+from valueflow.dose.calibrate import Calibration, Verified
+from valueflow.study.report import PLACEBOS
 
 # Okabe and Ito's palette: told apart under every common form of colour blindness.
 VECTOR, RANDOM, SHUFFLED, ACHIEVED = "#0072B2", "#B8860B", "#009E73", "#D55E00"
 INK, FAINT = "#222222", "#8A8A8A"
-PLACEBOS = {
-    "random": ("random direction", RANDOM, "s", (0, (4, 2))),
-    "shuffled": ("label-shuffled", SHUFFLED, "^", (0, (1, 1.5))),
-}
+LOOKS = {"random": (RANDOM, "s", (0, (4, 2))), "shuffled": (SHUFFLED, "^", (0, (1, 1.5)))}
 CURVE_POINTS = 201
 
 
 def dose_figure(calibration: Calibration, verified: Sequence[Verified]) -> Figure:
     """Dose curve above, damage below, over the same coefficients.
 
-    Above: measured means with their intervals, the fitted curve with its bootstrap band, the
-    placebo arms, and per target the intensity asked for and the one achieved. Below: mean damage of
-    every arm and the limit. The usable range is shaded in both. Arms other than "vector", "random"
-    and "shuffled" are not drawn. pyplot is not touched: the figure belongs to the caller alone.
+    Above: measured means with their intervals, the fitted curve with its bootstrap band,
+    every draw of the placebos, and per target the intensity asked for and the one achieved. Below:
+    mean damage of vector and draws, and the limit. The usable range is shaded in both. Placebos
+    other than "random" and "shuffled" are not drawn. pyplot is not touched: the figure belongs
+    to the caller alone.
     """
     figure = Figure(figsize=(7.4, 6.6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.1, 1.0))
@@ -55,22 +55,24 @@ def dose_figure(calibration: Calibration, verified: Sequence[Verified]) -> Figur
 
 
 def _draw_placebos(above: Axes, below: Axes, calibration: Calibration) -> None:
-    for name, (label, colour, marker, dashes) in PLACEBOS.items():
-        if name not in calibration.arms:
-            continue
-        arm = calibration.arms[name]
-        for axes, y in ((above, arm.means), (below, _mean_damage(arm))):
-            axes.plot(
-                arm.coefficients,
-                y,
-                color=colour,
-                marker=marker,
-                markersize=4.5,
-                linestyle=dashes,
-                linewidth=1.4,
-                label=label,
-                zorder=2,
-            )
+    """A thin line per draw; the first of a kind stands for all of it in the legend."""
+    for kind, (colour, marker, dashes) in LOOKS.items():
+        draws = calibration.placebos.get(kind, ())
+        for i, arm in enumerate(draws):
+            label = f"{PLACEBOS[kind]} ({len(draws)})" if i == 0 else f"_{kind} {i}"
+            for axes, y in ((above, arm.means), (below, row_means(arm.damage))):
+                axes.plot(
+                    arm.coefficients,
+                    y,
+                    color=colour,
+                    marker=marker,
+                    markersize=4,
+                    linestyle=dashes,
+                    linewidth=0.9,
+                    alpha=0.85,
+                    label=label,
+                    zorder=2,
+                )
 
 
 def _draw_curve(axes: Axes, calibration: Calibration) -> None:
@@ -129,7 +131,7 @@ def _draw_verified(axes: Axes, verified: Sequence[Verified]) -> None:
 
 
 def _draw_damage(axes: Axes, calibration: Calibration) -> None:
-    arm, limit = calibration.arms["vector"], calibration.curve.damage_limit
+    arm, limit = calibration.arm, calibration.curve.damage_limit
     axes.axhline(limit, color=INK, linewidth=1.1, linestyle="--", label="limit", zorder=1)
     axes.annotate(
         f"limit {limit:g}",
@@ -143,7 +145,7 @@ def _draw_damage(axes: Axes, calibration: Calibration) -> None:
     )
     axes.plot(
         arm.coefficients,
-        _mean_damage(arm),
+        row_means(arm.damage),
         color=VECTOR,
         marker="o",
         markersize=4.5,
@@ -178,18 +180,8 @@ def _style(axes: Axes) -> None:
 def _limits(calibration: Calibration, verified: Sequence[Verified]) -> tuple[float, float]:
     """Symmetric, so that both sides compare by eye; all that was measured is in the frame."""
     shown = [*calibration.curve.means_, *calibration.curve.ci_.ravel()]
-    shown += [
-        m for name in PLACEBOS if name in calibration.arms for m in _means_of(calibration, name)
-    ]
+    shown += [m for kind in LOOKS for arm in calibration.placebos.get(kind, ()) for m in arm.means]
     shown += [number for row in verified for number in (row.target, row.achieved, *row.ci)]
     finite = np.abs(np.array(shown)[np.isfinite(shown)])
     end = float(finite.max(initial=1.0)) * 1.08
     return -end, end
-
-
-def _means_of(calibration: Calibration, name: str) -> list[float]:
-    return calibration.arms[name].means.tolist()
-
-
-def _mean_damage(arm: Arm) -> list[float]:
-    return np.nanmean(arm.damage, axis=1).tolist()

@@ -9,8 +9,7 @@ import json
 import math
 import os
 import uuid
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import valueflow
-from valueflow.dose.calibrate import (
-    Arm,
-    Calibration,
-    Verified,
-    mean_absolute_error,
-    rank_correlation,
-)
+from valueflow.dose.arms import Arm, row_means
+from valueflow.dose.calibrate import Calibration, Verified, mean_absolute_error, rank_correlation
 from valueflow.errors import InvalidInput
 
 DPI = 180
+
+PLACEBOS = {"random": "random directions", "shuffled": "label-shuffled"}
+"""Kinds of placebo that are reported, with what they are called."""
 
 
 def results(
@@ -44,7 +41,7 @@ def results(
     """What was measured, as plain JSON: string keys, lists, null for NaN and infinity.
 
     Args:
-        calibration: needs the arm "vector"; "random" and "shuffled" are null where absent.
+        calibration: placebos of other kinds than "random" and "shuffled" are left out.
         verified: one row per target.
         value: id of the value.
         seconds: wall time of the whole study.
@@ -54,38 +51,34 @@ def results(
 
     Returns:
         `layer` is an int, or a list where the vector has several. `coefficients`, `intensity`,
-        `intensity_ci` and `damage_nll` go together, as do `placebo_coefficients` and
-        `placebo_intensity` (random direction; `shuffled_intensity` likewise). `spearman`, `span`
-        and the span ratios (size of the vector's change in units of a placebo's) hold for
-        `usable_range`; `mae` for the reachable targets. `n_prompts` is the
-        sum of `prompts_calibration` and `prompts_verification`, which are numbers too.
+        `intensity_ci` and `damage_nll` go together. `placebo_intensity` (random directions) and
+        `shuffled_intensity` have a list per draw, over the `placebo_coefficients`. `changes` are
+        signed, over the usable range: the vector's, and per kind a list of one per draw;
+        `placebo_change` has per kind the mean of their sizes, and the span ratios are the size of
+        the vector's in units of that. `arms` holds the vector's measurements, and per kind a list
+        of each draw's. What belongs to a kind is null if there is none of it. `spearman` and `span`
+        hold for `usable_range`; `mae` for the reachable targets. `n_prompts` is the sum of
+        `prompts_calibration` and `prompts_verification`, which are numbers too.
     """
-    curve, own = calibration.curve, calibration.arms["vector"]
+    curve, own = calibration.curve, calibration.arm
     layers, known = calibration.vector.layers, calibration.provenance
-    arms = {name: _arm(arm) for name, arm in calibration.arms.items()}
-    random, shuffled = arms.get("random", {}), arms.get("shuffled", {})
     return _plain(
         {
             "model": known["model"]["name"],
             "value": value,
             "layer": layers[0] if len(layers) == 1 else list(layers),
             "coefficients": own.coefficients,
-            "intensity": arms["vector"]["intensity"],
+            "intensity": own.means,
             "intensity_ci": _intervals(calibration),
-            "damage_nll": arms["vector"]["damage_nll"],
+            "damage_nll": row_means(own.damage),
             "damage_limit": curve.damage_limit,
-            "placebo_coefficients": random.get("coefficients"),
-            "placebo_intensity": random.get("intensity"),
-            "shuffled_intensity": shuffled.get("intensity"),
             "spearman": curve.spearman_,
             "usable_range": curve.usable_range_,
             "span": curve.span_,
-            "span_ratio_random": _span_ratio(calibration, "random"),
-            "span_ratio_shuffled": _span_ratio(calibration, "shuffled"),
+            **_changes(calibration),
             "targets": [asdict(row) for row in verified],
             "mae": mean_absolute_error(verified),
             "second_judge": _second(calibration, second_judge),
-            "arms": arms,
             "judge": known["judge"],
             "seed": known["seed"],
             "n_prompts": len(known["prompts"]) + n_verification,
@@ -143,18 +136,35 @@ def write_report(
 def _arm(arm: Arm) -> dict[str, Any]:
     return {
         "coefficients": arm.coefficients,
-        "intensity": _row_means(arm.intensities),
-        "damage_nll": _row_means(arm.damage),
+        "intensity": arm.means,
+        "damage_nll": row_means(arm.damage),
         "degenerate": arm.degenerate,
         "outside_panel": arm.outside,
     }
 
 
-def _row_means(matrix: np.ndarray) -> list[float]:
-    with warnings.catch_warnings():
-        # A coefficient at which nothing was measured has no mean, and says so by NaN.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(matrix, axis=1).tolist()
+def _changes(calibration: Calibration) -> dict[str, Any]:
+    """Vector and placebos side by side; null for a kind without draws."""
+    own, ends = calibration.arm, calibration.curve.usable_range_
+    found = {kind: calibration.placebos.get(kind, ()) for kind in PLACEBOS}
+
+    def each(what: Callable[[Arm], Any]) -> dict[str, list[Any] | None]:
+        return {kind: [what(arm) for arm in draws] or None for kind, draws in found.items()}
+
+    def together(what: Callable[[str], float]) -> dict[str, float | None]:
+        return {kind: what(kind) if draws else None for kind, draws in found.items()}
+
+    means, ratios = each(lambda arm: arm.means), together(calibration.span_ratio)
+    return {
+        "placebo_coefficients": next((d[0].coefficients for d in found.values() if d), None),
+        "placebo_intensity": means["random"],
+        "shuffled_intensity": means["shuffled"],
+        "placebo_change": together(calibration.placebo_change),
+        "changes": {"vector": own.change(*ends)} | each(lambda arm: arm.change(*ends)),
+        "span_ratio_random": ratios["random"],
+        "span_ratio_shuffled": ratios["shuffled"],
+        "arms": {"vector": _arm(own)} | each(_arm),
+    }
 
 
 def _intervals(calibration: Calibration) -> list[list[float]]:
@@ -162,16 +172,12 @@ def _intervals(calibration: Calibration) -> list[list[float]]:
     curve = calibration.curve
     known = dict(zip(curve.coefficients_.tolist(), curve.ci_.tolist(), strict=True))
     nothing = [math.nan, math.nan]
-    return [known.get(c, nothing) for c in calibration.arms["vector"].coefficients]
-
-
-def _span_ratio(calibration: Calibration, arm: str) -> float | None:
-    return calibration.span_ratio(arm) if arm in calibration.arms else None
+    return [known.get(c, nothing) for c in calibration.arm.coefficients]
 
 
 def _second(calibration: Calibration, name: str | None) -> dict[str, Any] | None:
     """What the confirming judge saw; its sign and order within the usable range."""
-    own = calibration.arms["vector"]
+    own = calibration.arm
     if own.second is None:
         return None
     lower, upper = calibration.curve.usable_range_
@@ -225,29 +231,37 @@ def _page(data: Mapping[str, Any], image: bytes, shown: Sequence[Mapping[str, An
         r=data,
         image=base64.b64encode(image).decode(),
         examples=shown,
-        rows=_arm_rows(data["arms"]),
+        placebos=_placebo_table(data),
     )
 
 
-def _arm_rows(arms: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per coefficient that any arm was measured at; None where an arm was not."""
-    at = {name: {c: i for i, c in enumerate(arm["coefficients"])} for name, arm in arms.items()}
-    every = sorted({c for places in at.values() for c in places})
+def _placebo_table(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Draws by kind, and the coefficients that any was measured at; None where a draw was not."""
+    arms = {kind: data["arms"][kind] for kind in PLACEBOS if data["arms"][kind]}
+    every = sorted({c for found in arms.values() for arm in found for c in arm["coefficients"]})
 
-    def cell(name: str, key: str, coefficient: float) -> float | None:
-        place = at[name].get(coefficient)
-        return None if place is None else arms[name][key][place]
+    def cells(arm: Mapping[str, Any], key: str, at: Sequence[float]) -> list[float | None]:
+        own = dict(zip(arm["coefficients"], arm[key], strict=True))
+        return [own.get(c) for c in at]
 
-    return [
+    ends = [c for c in every if c != 0]
+    kinds = [
         {
-            "coefficient": c,
-            "cells": {
-                name: {key: cell(name, key, c) for key in arms[name] if key != "coefficients"}
-                for name in arms
-            },
+            "name": PLACEBOS[kind],
+            "change": data["placebo_change"][kind],
+            "ratio": data[f"span_ratio_{kind}"],
+            "draws": [
+                {
+                    "intensity": cells(arm, "intensity", every),
+                    "change": change,
+                    "damage": cells(arm, "damage_nll", ends),
+                }
+                for arm, change in zip(found, data["changes"][kind], strict=True)
+            ],
         }
-        for c in every
+        for kind, found in arms.items()
     ]
+    return {"coefficients": every, "ends": ends, "kinds": kinds}
 
 
 def _signed(number: float | int | None, digits: int = 1) -> str:

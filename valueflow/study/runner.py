@@ -14,13 +14,18 @@ from valueflow.evaluate import vidb_evaluator
 from valueflow.hives.encoder import load_frozen_encoder
 from valueflow.hives.judge import load_hives_judge, load_prototype_judge
 from valueflow.models.loading import LoadedModel, load
+from valueflow.steering.activations import answer_activations
+from valueflow.steering.contrasts import contrasts
 from valueflow.steering.derivation import derive
-from valueflow.steering.vector import random_like
+from valueflow.steering.directions import middle_layers
+from valueflow.steering.vector import SteeringVector, random_like
 from valueflow.theories import get_value
 from valueflow.vidb import Vidb, load_starter
 
 CALIBRATION_PROMPTS = 32
 VERIFICATION_PROMPTS = 40
+RANDOM_DRAWS = 3
+SHUFFLED_DRAWS = 2
 EXAMPLE_TARGETS = (-4.0, 0.0, 4.0)
 
 
@@ -98,17 +103,13 @@ def run_loop(
     evaluator = vidb_evaluator(vidb, value_id, load_hives_judge(encoder), seed=seed)
     second = vidb_evaluator(vidb, value_id, load_prototype_judge(encoder), mode="paper", seed=seed)
     tell("derive")
-    vector = derive(loaded, vidb, value_id, seed=seed, prompts=prompts)
-    layers = list(vector.layers)
-    shuffled = derive(
-        loaded, vidb, value_id, layer=layers, shuffle_labels=True, seed=seed, prompts=prompts
-    )
+    vector, placebos = derive_with_placebos(loaded, vidb, value_id, prompts=prompts, seed=seed)
     calibration = calibrate(
         loaded,
         vector,
         evaluator,
         prompts=prompts,
-        placebos={"random": random_like(vector, seed=seed), "shuffled": shuffled},
+        placebos=placebos,
         second=second,
         seed=seed,
         stage=stage,
@@ -119,6 +120,28 @@ def run_loop(
     )
     seconds = time.monotonic() - started
     return Loop(value_id, calibration, verified, grid, seconds, vidb.fingerprint())
+
+
+def derive_with_placebos(
+    loaded: LoadedModel, vidb: Vidb, value: str, *, prompts: list[str], seed: int
+) -> tuple[SteeringVector, dict[str, list[SteeringVector]]]:
+    """The value's vector, random directions like it, and vectors of shuffled labels.
+
+    The contrasts are read once for all of them.
+    """
+    graded = contrasts(vidb, value, split="steer")
+    read = answer_activations(loaded, graded, middle_layers(loaded.n_layers))
+    known = {"prompts": prompts, "activations": read}
+    vector = derive(loaded, vidb, value, seed=seed, **known)
+    layers = list(vector.layers)
+    draws = {
+        "random": [random_like(vector, seed=seed + i) for i in range(RANDOM_DRAWS)],
+        "shuffled": [
+            derive(loaded, vidb, value, layer=layers, shuffle_labels=True, seed=seed + i, **known)
+            for i in range(SHUFFLED_DRAWS)
+        ],
+    }
+    return vector, draws
 
 
 def run_demo(
