@@ -1,6 +1,7 @@
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from planted import PlantedEncoder, planted_set
@@ -9,9 +10,10 @@ from valueflow.errors import InvalidInput
 from valueflow.hives.train import (
     GradedSet,
     agreement,
+    corpus_sets,
+    neutral_sets,
     pair_weights,
     train_head,
-    valuelens_sets,
     vidb_sets,
 )
 from valueflow.vidb import load_starter
@@ -137,39 +139,41 @@ def test_every_value_of_the_database_is_a_set_with_its_ladders():
     assert found["svt/power"].ladders == tuple(rows["ladder"])
 
 
-def corpus_line(text, value="power", grade="mild_support", model="m"):
-    return f"{model}###{text}###[{value}]###[{grade}]"
+def corpus(rows):
+    columns = ["text", "value", "direction", "grade"]
+    return pd.DataFrame(rows, columns=columns).astype({"direction": object, "grade": object})
 
 
-def test_valuelens_rows_are_grouped_and_graded(tmp_path):
-    grades = ["strong_support", "mild_support", "neutral", "mild_resistance", "strong_resistance"]
-    lines = [corpus_line(f"p{i}", grade=grades[i % 5]) for i in range(10)]
-    lines += [corpus_line(f"h{i}", value="Hedonism", grade=grades[i % 5]) for i in range(8)]
-    bad = [
-        "",
-        "no fields",
-        "m###two###[power]",
-        "m###three###[power]###[mild_support]###more",
-        corpus_line("unknown grade", grade="support"),
-        corpus_line("unknown value", value="valour"),
-        corpus_line("several values", value="power, hedonism"),
-        corpus_line("ambiguous or none", value=""),
-        *(corpus_line(f"too few {i}", value="security", grade=grades[i]) for i in range(5)),
-        *(corpus_line(f"one grade {i}", value="tradition") for i in range(9)),
-    ]
-    path = tmp_path / "corpus.txt"
-    path.write_text("\n".join([*bad, *lines, corpus_line("a\u2028b")]), encoding="utf-8")
-    hedonism, power = valuelens_sets(path, weight=0.2)
+def test_corpus_rows_are_grouped_and_graded():
+    grades = [1.0, 0.5, 0.0, -0.5, -1.0]
+    rows = [(f"p{i}", "svt/power", int(np.sign(grades[i % 5])), grades[i % 5]) for i in range(10)]
+    rows += [(f"h{i}", "svt/hedonism", (-1) ** i, None) for i in range(8)]
+    rows += [(f"too few {i}", "svt/security", 1, grades[i]) for i in range(5)]
+    rows += [(f"one grade {i}", "svt/tradition", 1, 0.5) for i in range(9)]
+    rows += [(f"only touched {i}", "svt/face", None, None) for i in range(9)]
+    hedonism, power = corpus_sets(corpus(rows), weight=0.2)
     assert (hedonism.value, power.value) == ("svt/hedonism", "svt/power")
-    assert power.texts == (*(f"p{i}" for i in range(10)), "a\u2028b")
-    assert power.intensities.tolist() == [8.0, 4.0, 0.0, -4.0, -8.0] * 2 + [4.0]
-    assert len(hedonism.texts) == 8
+    assert power.texts == tuple(f"p{i}" for i in range(10))
+    assert power.intensities.tolist() == [8.0, 4.0, 0.0, -4.0, -8.0] * 2
+    assert hedonism.intensities.tolist() == [4.0, -4.0] * 4
     assert power.ladders is None and power.weight == 0.2
 
 
-def test_values_that_are_not_steered_are_left_out(tmp_path):
-    path = tmp_path / "corpus.txt"
-    grades = ["strong_support", "strong_resistance"] * 5
-    lines = [corpus_line(f"{i}", value="openness to change", grade=g) for i, g in enumerate(grades)]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    assert valuelens_sets(path) == []
+def test_neutral_texts_are_middle_rungs_of_other_values_of_the_split():
+    vidb = load_starter()
+    found = {graded.value: graded for graded in neutral_sets(vidb, "judge", n=20, seed=0)}
+    assert tuple(found) == vidb.values
+    graded, own = found["svt/power"], vidb.of("power", "judge").frame
+    assert graded.texts[: len(own)] == tuple(own["text"])
+    assert (graded.intensities[len(own) :] == 0).all() and graded.ladders is None
+    added = vidb.frame.set_index("text").loc[list(graded.texts[len(own) :])]
+    assert len(added) == 20
+    assert set(added["rung"]) == {3} and set(added["split"]) == {"judge"}
+    assert "svt/power" not in set(added["value"])
+    again = {graded.value: graded for graded in neutral_sets(vidb, "judge", n=20, seed=0)}
+    other = {graded.value: graded for graded in neutral_sets(vidb, "judge", n=20, seed=1)}
+    assert again["svt/power"].texts == graded.texts != other["svt/power"].texts
+
+
+def test_a_database_of_one_value_has_no_neutral_texts():
+    assert neutral_sets(load_starter().of("power"), "judge", seed=0) == []

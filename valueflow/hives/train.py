@@ -1,34 +1,38 @@
-"""Training the default judge's head: `python -m valueflow.hives.train --corpus FILE`.
+"""Training the default judge's head: `python -m valueflow.hives.train --corpus NAME=FILE`.
 
 Pairs of texts of one value are pushed apart in the order of their intensities (logistic loss,
 weight growing with the gap); half of the weight goes to pairs within a ladder, where nothing but
-the value differs. An optional public corpus (ValueLens synthetic, MIT: texts with a Schwartz value
-and one of five grades) adds values that the database does not have.
+the value differs. Middle rungs of other values join as neutral texts, so that a text that is about
+something else does not pass for support; graded public corpora may join too.
 """
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from valueflow.errors import InvalidInput, UnknownName
+from valueflow.errors import InvalidInput
 from valueflow.hives.encoder import FrozenEncoder, load_frozen_encoder
 from valueflow.hives.head import Head, save_head
 from valueflow.hives.judge import value_features
 from valueflow.theories import get_value, steered_values
 from valueflow.vidb import Vidb, load_starter
+from valueflow.vidb.schema import N_RUNGS
 
-GRADES = {
-    "strong_support": 8.0,
-    "mild_support": 4.0,
-    "neutral": 0.0,
-    "mild_resistance": -4.0,
-    "strong_resistance": -8.0,
-}
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIDDLE_RUNG = (N_RUNGS + 1) // 2
+
+EXTREME = 8.0
+"""Intensity of a corpus text with grade 1: that of a typical extreme rung."""
+
+NEUTRAL_TEXTS = 60
+NEUTRAL_WEIGHT = CORPUS_WEIGHT = 0.3
 PROTOTYPE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 
 
@@ -55,29 +59,41 @@ def vidb_sets(vidb: Vidb, split: str) -> list[GradedSet]:
     return sets
 
 
-def valuelens_sets(path: str | Path, *, weight: float = 0.3) -> list[GradedSet]:
-    """Texts of the ValueLens synthetic file (`model###text###[value]###[grade]`), by value.
+def neutral_sets(vidb: Vidb, split: str, *, n: int = NEUTRAL_TEXTS, seed: int) -> list[GradedSet]:
+    """Per value its own texts and `n` middle rungs of other values, taken as neutral in this one.
 
-    Rows of other values, of several values or of unknown grade are left out, and so are values
-    with fewer than 8 texts or with texts of one grade alone.
+    A database of one value gives none.
     """
-    grouped: dict[str, list[tuple[str, float]]] = {}
-    for line in Path(path).read_text(encoding="utf-8").split("\n"):
-        fields = line.split("###")
-        if len(fields) != 4 or fields[3].strip("[]") not in GRADES:
+    sets = []
+    for value in vidb.values:
+        own, frame = vidb.of(value, split).frame, vidb.frame
+        others = frame[
+            (frame["value"] != value) & (frame["split"] == split) & (frame["rung"] == MIDDLE_RUNG)
+        ]
+        if others.empty:
             continue
-        try:
-            value = get_value(fields[2].strip("[]"))
-        except (UnknownName, InvalidInput):
-            continue
-        if value.steered:
-            grade = GRADES[fields[3].strip("[]")]
-            grouped.setdefault(value.id, []).append((fields[1], grade))
-    return [
-        GradedSet(value, tuple(t for t, _ in rows), np.array([g for _, g in rows]), None, weight)
-        for value, rows in sorted(grouped.items())
-        if len(rows) >= 8 and len({grade for _, grade in rows}) > 1
-    ]
+        drawn = others.sample(min(n, len(others)), random_state=np.random.default_rng(seed))
+        texts = (*own["text"], *drawn["text"])
+        intensities = np.append(own["intensity"].to_numpy(dtype=np.float64), np.zeros(len(drawn)))
+        sets.append(GradedSet(value, texts, intensities, None, NEUTRAL_WEIGHT))
+    return sets
+
+
+def corpus_sets(rows: "pd.DataFrame", *, weight: float = CORPUS_WEIGHT) -> list[GradedSet]:
+    """The graded texts of an imported corpus (`valueflow.vidb.importers`), one set per value.
+
+    Intensity is `EXTREME` times the grade, or half of that times the direction where there is no
+    grade. Rows without either are left out, and so are values with fewer than 8 texts or with
+    texts of one intensity alone.
+    """
+    known = rows[rows["grade"].notna() | rows["direction"].notna()]
+    sets = []
+    for value, own in known.groupby("value", sort=True):
+        half = own["direction"].astype(float) * EXTREME / 2
+        intensities = (own["grade"].astype(float) * EXTREME).fillna(half).to_numpy(dtype=np.float64)
+        if len(own) >= 8 and len(np.unique(intensities)) > 1:
+            sets.append(GradedSet(str(value), tuple(own["text"]), intensities, None, weight))
+    return sets
 
 
 def pair_weights(graded: GradedSet) -> NDArray[np.float64]:
@@ -105,8 +121,8 @@ def train_head(
     validation: Sequence[GradedSet],
     *,
     rank: int = 32,
-    epochs: int = 60,
-    dropout: float = 0.3,
+    epochs: int = 120,
+    dropout: float = 0.5,
     learning_rate: float = 2e-3,
     weight_decay: float = 0.05,
     seed: int,
@@ -220,21 +236,24 @@ def _optimise(
 
 
 def main() -> None:
-    """Train on the starter database (and a corpus, if given) and write the head."""
+    """Train on the starter database (and corpora, if given) and write the head."""
+    from valueflow.vidb.importers import IMPORTERS, import_corpus
+
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--corpus", type=Path, help="ValueLens synthetic file (Schwartz, 1992)")
+    parser.add_argument("--corpus", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     vidb, encoder = load_starter(), load_frozen_encoder()
-    sets = vidb_sets(vidb, "judge")
-    if options.corpus is not None:
-        sets += valuelens_sets(options.corpus)
+    sets = vidb_sets(vidb, "judge") + neutral_sets(vidb, "judge", seed=options.seed)
+    used = ["VIDB starter, judge split"]
+    for name, _, path in (corpus.partition("=") for corpus in options.corpus):
+        sets += corpus_sets(import_corpus(name, path))
+        used.append(f"{IMPORTERS[name].title} ({IMPORTERS[name].licence})")
     head = train_head(encoder, sets, vidb_sets(vidb, "validation"), seed=options.seed)
     card = {
         "encoder": encoder.name,
-        "data": ["VIDB starter, judge split"]
-        + (["ValueLens synthetic (MIT)"] if options.corpus is not None else []),
+        "data": used,
         "vidb": vidb.fingerprint(),
         "seed": options.seed,
         "prototype_weight": float(head.prototype[2]),
