@@ -39,3 +39,7 @@ class ArtifactError(ValueflowError):
 
 class StaleArtifact(ArtifactError):
     """A saved artifact was made for another model, template, layer set or judge."""
+
+
+class NoSignal(InvalidInput):
+    """A judge does not order texts by the value it was asked about."""

@@ -122,7 +122,7 @@ def test_a_malformed_jsonl_is_refused(run, tmp_path, judge, text, words):
     ("change", "words"),
     [
         ({"--value": "powr"}, ["svt/power"]),
-        ({"--value": "liberty"}, ["unknown value of the database"]),
+        ({"--value": "openness-to-change"}, ["unknown value of the database"]),
         ({"--judge": "hive"}, ["hives"]),
         ({"--out": "out.txt"}, [".csv or .jsonl"]),
         ({"--out": "in.csv/out.csv"}, ["no folder"]),

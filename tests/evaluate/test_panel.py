@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from valueflow.errors import InvalidInput, UnknownName
-from valueflow.evaluate import Panel, panel_from_vidb
+from valueflow.errors import ArtifactError, InvalidInput, UnknownName
+from valueflow.evaluate import Panel, load_panel, panel_from_vidb, save_panel
 from valueflow.typing import Item
 from valueflow.vidb import load_starter
 
@@ -91,3 +91,49 @@ def test_what_the_database_does_not_have_is_refused():
     vidb = load_starter().of("power", "test")
     with pytest.raises(InvalidInput, match="no texts of power in splits"):
         panel_from_vidb(vidb, "power", "validation")
+
+
+def test_fixed_windows_hold_the_same_anchors_evenly_spaced_whatever_the_seed():
+    (first, *others) = draws("fixed", n=5) + draws("fixed", n=5, seed=9)
+    assert all(np.array_equal(first, window) for window in others)
+    assert np.allclose(np.abs(INTENSITIES[first] - np.arange(-7.5, 9, 3)), 0.5)
+    crowded = Panel("svt/power", PANEL.items[:7], np.array([-9, 8.1, 8.2, 8.3, 8.4, 8.5, 9.0]))
+    (anchors,) = crowded.draw(1, 6, sampling="fixed", rng=np.random.default_rng(0))
+    assert len(set(anchors.tolist())) == 6 and 0 in anchors
+
+
+def test_coverage_counts_each_fifth_and_a_hole_is_named():
+    assert PANEL.coverage() == (3, 4, 4, 4, 4)
+    PANEL.check_coverage(at_least=3)
+    with pytest.raises(InvalidInput, match=r"3 anchors between -10 and -6, need 4 or more"):
+        PANEL.check_coverage(at_least=4)
+    upper = Panel("svt/power", PANEL.items[10:], INTENSITIES[10:])
+    with pytest.raises(InvalidInput, match=r"svt/power: 0 anchors between -10 and -6"):
+        upper.check_coverage()
+
+
+def test_the_shipped_panels_cover_the_scale():
+    vidb = load_starter()
+    for value in vidb.values:
+        panel_from_vidb(vidb, value, "test", registers=("answer", "brief")).check_coverage(
+            at_least=2
+        )
+
+
+def test_a_frozen_panel_comes_back_and_a_changed_one_is_refused(tmp_path):
+    items = (Item("Obey.", "What now?"), Item("Ünïcode “quotes”\u2028."), Item("No."))
+    panel = Panel("svt/power", items, np.array([7.25, 0.1 + 0.2, -8.0]))
+    path = tmp_path / "panel.json"
+    save_panel(panel, path)
+    back = load_panel(path)
+    assert back.fingerprint() == panel.fingerprint()
+    assert back.items == panel.items and np.array_equal(back.intensities, panel.intensities)
+    assert [p.name for p in tmp_path.iterdir()] == ["panel.json"]
+    path.write_text(path.read_text().replace("7.25", "7.35"))
+    with pytest.raises(ArtifactError, match="changed since it was frozen"):
+        load_panel(path)
+    path.write_text("{}")
+    with pytest.raises(ArtifactError, match="no frozen panel"):
+        load_panel(path)
+    with pytest.raises(ArtifactError, match="no frozen panel"):
+        load_panel(tmp_path / "none.json")

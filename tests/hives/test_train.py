@@ -103,7 +103,7 @@ def test_a_corpus_without_ladders_adds_a_value():
     ladders = planted_set("svt/security", seed=0)
     corpus = GradedSet(ladders.value, ladders.texts, ladders.intensities, None, 0.3)
     validation = sets(1, n_ladders=10)
-    head = train_head(ENCODER, [*sets(0), corpus], validation, rank=8, epochs=30, seed=0)
+    head = train_head(ENCODER, [*sets(0), corpus], validation, rank=8, epochs=90, seed=0)
     assert agreement(ENCODER, head, [planted_set("svt/security", seed=2)]) > 0.85
 
 

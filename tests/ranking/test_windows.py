@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 
 import numpy as np
@@ -44,6 +45,52 @@ def test_two_windows_each_connect_all_items(seed):
     for window in cross_windows(LADDERS, per_item=2, rng=rng(seed)):
         met[np.ix_(window, window)] = 1
     assert connected_components(met, directed=False)[0] == 1
+
+
+def test_windows_so_far_count():
+    so_far = [4] * 30 + [1] * 30
+    windows = cross_windows(LADDERS, per_item=4, so_far=so_far, rng=rng())
+    counts = np.array(so_far) + np.bincount([i for w in windows for i in w], minlength=60)
+    assert counts.min() == 4 and counts.max() <= 5 + 2
+    # 30 items lack 3 windows each, and a place of each window ties them to the others.
+    assert math.ceil(90 / 4) <= len(windows) <= math.ceil(90 / 4) + 2
+    assert all(len({LADDERS[i] for i in w}) == 5 for w in windows)
+    assert cross_windows(LADDERS, per_item=4, so_far=[4] * 60, rng=rng()) == []
+    none_yet = cross_windows(LADDERS, per_item=4, so_far=[0] * 60, rng=rng())
+    assert none_yet == cross_windows(LADDERS, per_item=4, rng=rng())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_new_items_meet_old_ones_and_old_ones_take_turns(seed):
+    so_far = np.array([3] * 30 + [0] * 30)
+    windows = cross_windows(LADDERS, per_item=3, so_far=so_far.tolist(), rng=rng(seed))
+    met = np.zeros((60, 60))
+    met[:30, :30] = 1
+    for window in windows:
+        assert min(window) < 30 <= max(window)
+        met[np.ix_(window, window)] = 1
+    assert connected_components(met, directed=False)[0] == 1
+    shown = np.bincount([i for w in windows for i in w], minlength=60)[:30]
+    assert shown.max() - shown.min() <= 1
+
+
+@pytest.mark.parametrize("lacking", [[0], [0, 1], [0, 5, 10, 15, 20, 25], [0, 59]])
+def test_items_that_share_their_group_with_all_others_lacking_or_not_come_to_an_end(lacking):
+    so_far = np.full(60, 2)
+    so_far[lacking] = 0
+    windows = cross_windows(LADDERS, per_item=2, so_far=so_far.tolist(), rng=rng())
+    counts = so_far + np.bincount([i for w in windows for i in w], minlength=60)
+    assert counts.min() == 2 and len(windows) <= 2 * len(lacking)
+    # Nobody but the group of the one that lacks has enough: there is nothing to tie it to.
+    groups = [0, 0, 1, 2]
+    alone = cross_windows(groups, size=2, per_item=1, so_far=[0, 1, 0, 0], rng=rng())
+    assert {0, 2, 3} <= {i for w in alone for i in w}
+
+
+@pytest.mark.parametrize("so_far", [[], [1] * 59, [1] * 61])
+def test_one_count_per_item_is_expected(so_far):
+    with pytest.raises(InvalidInput, match=f"each of 60 items, got {len(so_far)}"):
+        cross_windows(LADDERS, per_item=2, so_far=so_far, rng=rng())
 
 
 def test_place_in_a_window_does_not_tell_how_often_an_item_was_shown():

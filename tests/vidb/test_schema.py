@@ -1,10 +1,21 @@
 import json
+import time
+import tracemalloc
 from collections import Counter
 
 import pytest
 
 from valueflow.errors import InvalidInput
-from valueflow.vidb.schema import SPLITS, Ladder, read_ladders, read_rankings, split_of
+from valueflow.vidb.schema import (
+    LONGEST_LINE,
+    SPLITS,
+    Ladder,
+    json_lines,
+    read_ladders,
+    read_rankings,
+    split_of,
+    window_of,
+)
 
 LADDER = {
     "id": "svt/power/post-01",
@@ -222,9 +233,9 @@ BAD_RECORDS = {
     "one left out": (RECORD | {"order": RECORD["order"][:2]}, "no permutation of the 3"),
     "a stranger": (RECORD | {"order": [*RECORD["order"][:2], "x"]}, "no permutation"),
     "one twice": (RECORD | {"order": [*RECORD["order"][:2]] + RECORD["order"][:1]}, "no perm"),
-    "shown twice": (RECORD | {"shown": ["a", "a"], "order": ["a", "a"]}, "no permutation"),
-    "one alone": (RECORD | {"shown": ["a"], "order": ["a"]}, "no permutation"),
-    "none": (RECORD | {"shown": [], "order": []}, "no permutation"),
+    "shown twice": (RECORD | {"shown": ["a", "a"], "order": ["a", "a"]}, "two or more distinct"),
+    "one alone": (RECORD | {"shown": ["a"], "order": ["a"]}, "two or more distinct"),
+    "none": (RECORD | {"shown": [], "order": []}, "two or more distinct"),
 }
 
 
@@ -247,3 +258,54 @@ def test_files_that_cannot_be_read_are_named(tmp_path, read):
     empty = tmp_path / "empty.jsonl"
     empty.write_bytes(b"\n\n")
     assert read(empty) == []
+
+
+def test_lines_are_numbered_as_an_editor_does_and_read_one_by_one(tmp_path):
+    path = write(tmp_path, {"a": 1}, b"", {"b": "x\u2028y\x85z"}, b"not JSON")
+    rows = json_lines(path)
+    assert next(rows) == (f"{path}:1", {"a": 1})
+    assert next(rows) == (f"{path}:3", {"b": "x\u2028y\x85z"})
+    with pytest.raises(InvalidInput, match=":4: not JSON"):
+        next(rows)
+
+
+def test_a_byte_order_mark_at_the_start_is_dropped(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    path = write(tmp_path, mark + b'{"a": 1}')
+    assert list(json_lines(path)) == [(f"{path}:1", {"a": 1})]
+    with pytest.raises(InvalidInput, match=":2: not JSON"):
+        list(json_lines(write(tmp_path, {"a": 1}, mark + b'{"a": 1}')))
+
+
+def test_the_longest_line_is_read_and_one_byte_more_is_not(tmp_path):
+    around = len(b'{"a": ""}\n')
+    fits = b'{"a": "' + b"x" * (LONGEST_LINE - around) + b'"}'
+    path = write(tmp_path, fits, {"b": 2})
+    assert [row for _, row in json_lines(path)][1] == {"b": 2}
+    path = write(tmp_path, {"b": 2}, fits[:7] + b"x" + fits[7:], {"b": 2})
+    with pytest.raises(InvalidInput, match=r":2: longer than 1,000,000 bytes; write one JSON"):
+        list(json_lines(path))
+
+
+@pytest.mark.parametrize("read", [read_ladders, read_rankings])
+@pytest.mark.parametrize("byte", [b"x", b" ", b"["])
+def test_a_line_without_end_is_refused_before_it_is_read(tmp_path, read, byte):
+    path = tmp_path / "long.jsonl"
+    with path.open("wb") as file:
+        for _ in range(100):
+            file.write(byte * 1_000_000)
+    tracemalloc.start()
+    began = time.perf_counter()
+    try:
+        with pytest.raises(InvalidInput, match="long.jsonl:1: longer than"):
+            read(path)
+        seconds, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seconds < 2 and peak < 5e6
+
+
+def test_a_window_is_what_plans_and_rankings_share():
+    assert window_of("here", RECORD) == ("w1", "cross", tuple(RECORD["shown"]))
+    with pytest.raises(InvalidInput, match="^here: kind 'best' is none of ladder, cross"):
+        window_of("here", RECORD | {"kind": "best"})

@@ -59,7 +59,8 @@ def run(
         row.update(zip(names, known, strict=True))
     write_text(out, render_table(rows, out))
     result = {"value": value_id, "judge": judge, "mode": mode, "windows": windows, "seed": seed}
-    result |= {"evaluator": evaluator.fingerprint(), "datasets": _datasets(rows, scores)}
+    result |= {"evaluator": evaluator.fingerprint(), "panel": evaluator.panel.fingerprint()}
+    result["datasets"] = _datasets(rows, scores)
     for name, summary in result["datasets"].items():
         told = ", ".join(f"{count} {status}" for status, count in summary["status"].items())
         mean = "none" if summary["mean"] is None else f"{summary['mean']:+.2f}"

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from valueflow import __version__
-from valueflow.cli import calibrate, demo, derive, evaluate, models, steer, theories
+from valueflow.cli import calibrate, demo, derive, evaluate, models, steer, theories, vidb
 from valueflow.errors import ValueflowError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for _verb in (demo, theories, derive, calibrate, steer, evaluate):
     _name = _verb.__name__.rpartition(".")[2]
     app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.run)
 app.add_typer(models.app, name="models")
+app.add_typer(vidb.app, name="vidb")
 
 
 def _print_version(asked: bool) -> bool:

@@ -1,7 +1,7 @@
 """Texts in, intensities with errors out."""
 
 from valueflow.evaluate.evaluator import AnchorEvaluator, Intensity, vidb_evaluator
-from valueflow.evaluate.panel import Panel, panel_from_vidb
+from valueflow.evaluate.panel import Panel, load_panel, panel_from_vidb, save_panel
 from valueflow.evaluate.scale import IntensityScale
 
 __all__ = [
@@ -9,6 +9,8 @@ __all__ = [
     "Intensity",
     "IntensityScale",
     "Panel",
+    "load_panel",
     "panel_from_vidb",
+    "save_panel",
     "vidb_evaluator",
 ]

@@ -8,14 +8,14 @@ sees this value, so that intensities are unbiased and errors honest.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from valueflow.errors import InvalidInput, NotFitted
+from valueflow.errors import InvalidInput, NoSignal, NotFitted
 from valueflow.evaluate.panel import Panel, Sampling, panel_from_vidb
 from valueflow.evaluate.scale import IntensityScale
 from valueflow.judges.base import Judge, Unranked
@@ -53,6 +53,8 @@ class Intensity:
         bound: 95% lower limit where above the panel, upper limit where below; else NaN, as it
             always is in mode "paper".
         n_rankings: windows that were ordered.
+        panel: hash of the anchors it was measured with; estimates on other panels are comparable
+            only as far as the database's scale is.
     """
 
     estimate: float
@@ -60,6 +62,7 @@ class Intensity:
     status: Status
     bound: float
     n_rankings: int
+    panel: str
 
     @property
     def or_bound(self) -> float:
@@ -75,7 +78,7 @@ class AnchorEvaluator:
         panel: anchors of the value.
         n_windows: windows per text (M).
         window_size: texts per window (K), the scored one included.
-        sampling: how anchors are drawn, "bucket" or "random".
+        sampling: how anchors are drawn, "bucket", "random" or "fixed" (see `Panel.draw`).
         mode: "calibrated" (learn the scale with `fit`) or "paper" (no fit needed).
         seed: of anchors drawn and orders shown. The i-th text of a call meets the same anchors in
             every call, so that differences between calls are not the anchors'.
@@ -108,8 +111,9 @@ class AnchorEvaluator:
         """Learn sharpness and scale from graded texts that are not in the panel.
 
         Raises:
-            InvalidInput: a text of the panel among them (whatever its context), too few, not as
-                many intensities, or a judge without signal.
+            InvalidInput: a text of the panel among them (whatever its context), too few, or not as
+                many intensities.
+            NoSignal: the judge does not order texts by this value.
         """
         if len(items) != len(intensities):
             raise InvalidInput(f"{len(items)} graded texts but {len(intensities)} intensities")
@@ -131,16 +135,17 @@ class AnchorEvaluator:
             NotFitted: `fit` has not run (mode "calibrated").
         """
         self.check_fitted()
+        panel = self.panel.fingerprint()
         if self.mode == "paper":
             fits = self._positions(self._rankings(items), sharpness=1.0)
-            return [_as_intensity(f, lambda x: x, 1.0) for f in fits]
+            return [_as_intensity(f, lambda x: x, 1.0, panel) for f in fits]
         beta, scale = self.sharpness_, self.scale_
         fits = self._positions(self._rankings(items), sharpness=beta)
 
         def to_intensity(theta: float) -> float:
             return float(scale.transform(theta / beta))
 
-        return [_as_intensity(f, to_intensity, beta * scale.slope_) for f in fits]
+        return [_as_intensity(f, to_intensity, beta * scale.slope_, panel) for f in fits]
 
     def check_fitted(self) -> None:
         """Pass if `score` can run.
@@ -173,7 +178,7 @@ class AnchorEvaluator:
         ]
         beta, stderr = fit_sharpness(renamed, intensities.tolist())
         if beta <= SIGNAL_Z * (0.0 if math.isnan(stderr) else stderr):
-            raise InvalidInput(
+            raise NoSignal(
                 f"judge {self.judge.name!r} does not order texts by {self.panel.value}: "
                 f"sharpness {beta:.3f} +- {stderr:.3f}; use another judge"
             )
@@ -220,23 +225,26 @@ def vidb_evaluator(
     *,
     mode: Literal["calibrated", "paper"] = "calibrated",
     n_windows: int = 8,
+    registers: Collection[str] | None = ANSWERING,
     seed: int,
 ) -> AnchorEvaluator:
     """The evaluator of a value: anchors from VIDB's test split, scale from its validation split.
 
     Neither split teaches a vector or a judge. Only answers to questions are anchors, as answers
-    are what is scored: judges are sharper among texts of one kind.
+    are what is scored: judges are sharper among texts of one kind. Pass `registers=None` for a
+    database that has no answers.
     """
-    panel = panel_from_vidb(vidb, value, "test", registers=ANSWERING)
+    panel = panel_from_vidb(vidb, value, "test", registers=registers)
+    panel.check_coverage()
     evaluator = AnchorEvaluator(judge, panel, n_windows=n_windows, mode=mode, seed=seed)
     if mode == "paper":
         return evaluator
-    graded = panel_from_vidb(vidb, value, "validation", registers=ANSWERING)
+    graded = panel_from_vidb(vidb, value, "validation", registers=registers)
     return evaluator.fit(graded.items, graded.intensities.tolist())
 
 
 def _as_intensity(
-    fitted: AnchoredFit, to_intensity: Callable[[float], float], unit: float
+    fitted: AnchoredFit, to_intensity: Callable[[float], float], unit: float, panel: str
 ) -> Intensity:
     estimate = to_intensity(fitted.estimate)
     status: Status = fitted.status
@@ -248,4 +256,5 @@ def _as_intensity(
         status=status,
         bound=to_intensity(fitted.bound),
         n_rankings=fitted.n_rankings,
+        panel=panel,
     )

@@ -1,14 +1,17 @@
 """The anchors a text is ranked against, and the windows they share with it."""
 
 import hashlib
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from valueflow.errors import InvalidInput
+from valueflow.errors import ArtifactError, InvalidInput
+from valueflow.ranking.anchored import SCALE_RANGE
 from valueflow.ranking.windows import bucketed_anchors
 from valueflow.theories import get_value
 from valueflow.typing import Item
@@ -16,7 +19,9 @@ from valueflow.typing import Item
 if TYPE_CHECKING:
     from valueflow.vidb import Vidb
 
-Sampling = Literal["bucket", "random"]
+Sampling = Literal["bucket", "random", "fixed"]
+
+FIFTHS = 5
 
 
 @dataclass(frozen=True)
@@ -50,18 +55,81 @@ class Panel:
     ) -> list[NDArray[np.intp]]:
         """Anchor indices of `n_windows` windows, `size` anchors each.
 
-        "bucket" takes one anchor from each of `size` buckets of equal width, "random" any.
+        "bucket" takes one anchor from each of `size` buckets of equal width, "random" any, "fixed"
+        the same anchors for every window and text: those nearest to the buckets' centres.
 
         Raises:
             InvalidInput: the panel has fewer anchors than a window needs.
         """
         if len(self) < size:
             raise InvalidInput(f"{self.value}: windows need {size} anchors, panel has {len(self)}")
+        if sampling == "fixed":
+            return [self._nearest_centres(size)] * n_windows
         if sampling == "bucket":
             return [
                 bucketed_anchors(self.intensities, size=size, rng=rng) for _ in range(n_windows)
             ]
         return [rng.choice(len(self), size, replace=False) for _ in range(n_windows)]
+
+    def coverage(self) -> tuple[int, ...]:
+        """Anchors in each fifth of [-10, 10], lowest first."""
+        return tuple(np.histogram(self.intensities, bins=FIFTHS, range=SCALE_RANGE)[0].tolist())
+
+    def check_coverage(self, *, at_least: int = 1) -> None:
+        """Pass if every fifth of the scale has anchors: between far ones nothing is measured well.
+
+        Raises:
+            InvalidInput: names the first fifth that has fewer than `at_least`.
+        """
+        for fifth, count in enumerate(self.coverage()):
+            if count < at_least:
+                low = SCALE_RANGE[0] + fifth * (SCALE_RANGE[1] - SCALE_RANGE[0]) / FIFTHS
+                raise InvalidInput(
+                    f"{self.value}: {count} anchors between {low:+.0f} and {low + 4:+.0f}, need "
+                    f"{at_least} or more; add graded texts there or take more splits"
+                )
+
+    def _nearest_centres(self, size: int) -> NDArray[np.intp]:
+        edges = np.linspace(self.intensities.min(), self.intensities.max(), size + 1)
+        chosen: list[int] = []
+        for centre in (edges[:-1] + edges[1:]) / 2:
+            distance = np.abs(self.intensities - centre)
+            distance[chosen] = np.inf
+            chosen.append(int(distance.argmin()))
+        return np.array(chosen, dtype=np.intp)
+
+
+def save_panel(panel: Panel, path: str | Path) -> None:
+    """Freeze a panel: JSON with its texts, intensities and hash; appears whole or not at all."""
+    path = Path(path)
+    rows = [
+        {"text": item.text, "context": item.context, "intensity": intensity}
+        for item, intensity in zip(panel.items, panel.intensities.tolist(), strict=True)
+    ]
+    content = {"value": panel.value, "fingerprint": panel.fingerprint(), "anchors": rows}
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def load_panel(path: str | Path) -> Panel:
+    """The panel that `save_panel` froze.
+
+    Raises:
+        ArtifactError: no such file, no panel, or changed since it was frozen.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        anchors = content["anchors"]
+        items = tuple(Item(a["text"], a["context"]) for a in anchors)
+        intensities = np.array([a["intensity"] for a in anchors], dtype=np.float64)
+        panel = Panel(get_value(content["value"]).id, items, intensities)
+        frozen = content["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: no frozen panel ({error})") from None
+    if panel.fingerprint() != frozen:
+        raise ArtifactError(f"{path}: changed since it was frozen as {frozen}; freeze it again")
+    return panel
 
 
 def panel_from_vidb(

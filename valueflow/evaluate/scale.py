@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from valueflow.errors import InvalidInput, NotFitted
+from valueflow.errors import InvalidInput, NoSignal, NotFitted
 
 
 class IntensityScale(BaseEstimator):
@@ -36,7 +36,7 @@ class IntensityScale(BaseEstimator):
             raise InvalidInput(f"a scale needs 5 or more graded texts, got {int(known.sum())}")
         slope, offset = np.polyfit(x[known], y[known], 1)
         if slope <= 0:
-            raise InvalidInput(
+            raise NoSignal(
                 f"positions do not rise with intensity (slope {slope:.3f}): "
                 "this judge cannot tell support from opposition here"
             )

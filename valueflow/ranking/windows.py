@@ -23,7 +23,8 @@ def cross_windows(
         size: items per window.
         per_item: windows each item is in, at least; a few items meet one more so that every
             window is full.
-        so_far: such windows that each item is in already; None for none.
+        so_far: such windows that each item is in already; None for none. Where some have enough,
+            each new window holds one of those, so that new items are tied to the old ones.
         rng: decides who meets whom and the order shown.
 
     Raises:
@@ -43,12 +44,15 @@ def cross_windows(
     counts = np.zeros(len(groups), dtype=int) if so_far is None else np.array(so_far, dtype=int)
     if len(counts) != len(groups):
         raise InvalidInput(f"expected a count for each of {len(groups)} items, got {len(counts)}")
+    enough = counts >= per_item
     windows = []
     while counts.min() < per_item:
         order = np.lexsort((rng.random(len(groups)), counts))
+        neediest = groups[order[0]]
+        tie = next((i for i in order if enough[i] and groups[i] != neediest), order[0])
         chosen: list[int] = []
         taken: set[Hashable] = set()
-        for item in order:
+        for item in (order[0], tie, *order):
             if groups[item] not in taken:
                 chosen.append(int(item))
                 taken.add(groups[item])

@@ -64,7 +64,7 @@ def build(
             [i for r in ranked for i in r for _ in r[1:]], minlength=len(frame)
         )
         parts.append(frame.assign(source=source, licence=licence))
-    return none_for_missing(pd.concat(parts, ignore_index=True)[list(COLUMNS)])
+    return none_for_missing(pd.concat(parts, ignore_index=True).loc[:, list(COLUMNS)])
 
 
 def _check(

@@ -5,7 +5,9 @@ ranking record is one window as it was shown and the order that came back. Both 
 file per value; nothing else is primary, intensities are computed from them.
 """
 
+import codecs
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ REGISTERS = ("answer", "brief", "statement", "post", "rule")
 KINDS = ("ladder", "cross", "repeat", "review")
 ANSWERING = ("answer", "brief")
 N_RUNGS = 5
+LONGEST_LINE = 1_000_000
+"""Bytes; no ladder and no window comes near it."""
 
 # Ladders of a register are dealt out in hands of five; every hand covers all four splits and two
 # hands in a row hold 3 steer, 3 judge, 2 validation, 2 test.
@@ -117,7 +121,7 @@ def read_ladders(path: Path) -> list[Ladder]:
     """
     ladders: list[Ladder] = []
     seen: set[str] = set()
-    for where, row in _json_lines(path):
+    for where, row in json_lines(path):
         ladder = _ladder(where, row)
         for key in (ladder.id, *ladder.rungs):
             if key in seen:
@@ -128,10 +132,8 @@ def read_ladders(path: Path) -> list[Ladder]:
 
 
 def _ladder(where: str, row: Mapping[str, Any]) -> Ladder:
-    fields = {name: row.get(name) for name in ("id", "register", "scenario")}
-    for name, content in fields.items():
-        if not isinstance(content, str) or not content.strip():
-            raise InvalidInput(f"{where}: field {name!r} must be text, got {content!r}")
+    for name in ("id", "register", "scenario"):
+        _text_field(where, row, name)
     rungs = row.get("rungs")
     if not isinstance(rungs, list) or len(rungs) != N_RUNGS:
         raise InvalidInput(f"{where}: 'rungs' must be a list of {N_RUNGS} texts, got {rungs!r:.80}")
@@ -162,46 +164,86 @@ def read_rankings(path: Path) -> list[RankingRecord]:
         InvalidInput: names file and line: not UTF-8 or JSON, a missing field, an unknown kind, an
             order that is no permutation of what was shown.
     """
-    return [_record(where, row) for where, row in _json_lines(path)]
+    return [_record(where, row) for where, row in json_lines(path)]
+
+
+def window_of(where: str, row: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Id, kind and texts shown of a window in a line of a plan or of rankings, checked.
+
+    Raises:
+        InvalidInput: names `where`: a missing field, an unknown kind, fewer than two texts or one
+            of them twice.
+    """
+    for name in ("window", "kind"):
+        _text_field(where, row, name)
+    if row["kind"] not in KINDS:
+        raise InvalidInput(f"{where}: kind {row['kind']!r} is none of {', '.join(KINDS)}")
+    shown = _text_ids(where, row, "shown")
+    if len(shown) < 2 or len(set(shown)) != len(shown):
+        raise InvalidInput(f"{where}: a window shows two or more distinct texts, got {shown!r:.80}")
+    return row["window"], row["kind"], shown
 
 
 def _record(where: str, row: Mapping[str, Any]) -> RankingRecord:
-    fields = {name: row.get(name) for name in ("window", "kind", "ranker")}
-    for name, content in fields.items():
-        if not isinstance(content, str) or not content.strip():
-            raise InvalidInput(f"{where}: field {name!r} must be text, got {content!r:.80}")
-    if row["kind"] not in KINDS:
-        raise InvalidInput(f"{where}: kind {row['kind']!r} is none of {', '.join(KINDS)}")
-    for name in ("shown", "order"):
-        ids = row.get(name)
-        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-            raise InvalidInput(f"{where}: {name!r} must be a list of text ids, got {ids!r:.80}")
-    shown, order = tuple(row["shown"]), tuple(row["order"])
-    if len(shown) < 2 or len(set(shown)) != len(shown) or sorted(shown) != sorted(order):
+    window, kind, shown = window_of(where, row)
+    order = _text_ids(where, row, "order")
+    if sorted(shown) != sorted(order):
         raise InvalidInput(
             f"{where}: the order is no permutation of the {len(shown)} texts shown; "
             "rank the window again or remove the line"
         )
-    return RankingRecord(row["window"], row["kind"], row["ranker"], shown, order)
+    return RankingRecord(window, kind, _text_field(where, row, "ranker"), shown, order)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file:line, object) of each line that is not blank."""
+def _text_field(where: str, row: Mapping[str, Any], name: str) -> str:
+    content = row.get(name)
+    if not isinstance(content, str) or not content.strip():
+        raise InvalidInput(f"{where}: field {name!r} must be text, got {content!r:.80}")
+    return content
+
+
+def _text_ids(where: str, row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    ids = row.get(name)
+    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+        raise InvalidInput(f"{where}: {name!r} must be a list of text ids, got {ids!r:.80}")
+    return tuple(ids)
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of each line that is not blank.
+
+    Raises:
+        InvalidInput: names file and line: unreadable, not UTF-8, not a JSON object, or longer than
+            `LONGEST_LINE`, of which no more than that is read.
+    """
     try:
-        content = path.read_bytes()
+        file = path.open("rb")
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
-    # Only "\n" ends a line: str.splitlines would also cut at the U+2028 or U+0085 of a text.
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        where = f"{path}:{number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise InvalidInput(f"{where}: not UTF-8 at byte {error.start}; convert it") from None
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput(f"{where}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise InvalidInput(f"{where}: expected an object, got {type(row).__name__}")
-        yield where, row
+    with file:
+        # Only "\n" ends a line: str.splitlines would also cut at the U+2028 or U+0085 of a text.
+        for number in itertools.count(1):
+            where = f"{path}:{number}"
+            line = file.readline(LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > LONGEST_LINE:
+                raise InvalidInput(
+                    f"{where}: longer than {LONGEST_LINE:,} bytes; write one JSON object a line"
+                )
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if line.strip():
+                yield where, _json_object(where, line)
+
+
+def _json_object(where: str, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{where}: not UTF-8 at byte {error.start}; convert it") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{where}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise InvalidInput(f"{where}: expected an object, got {type(row).__name__}")
+    return row

@@ -12,7 +12,7 @@ from valueflow.errors import InvalidInput
 from valueflow.registry import unknown_name
 from valueflow.theories import get_value
 from valueflow.vidb.build import COLUMNS, build, none_for_missing
-from valueflow.vidb.schema import SPLITS, read_ladders, read_rankings
+from valueflow.vidb.schema import SPLITS, Ladder, RankingRecord, read_ladders, read_rankings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ class Vidb:
         mask = self.frame["value"] == value_id
         if splits:
             mask &= self.frame["split"].isin(splits)
-        return Vidb(self.frame[mask].reset_index(drop=True))
+        return Vidb(self.frame.loc[mask].reset_index(drop=True))
 
     def fingerprint(self) -> str:
         """Hash of ids, texts, contexts and intensities, independent of the row order."""
@@ -102,17 +102,47 @@ def save(vidb: Vidb, path: str | Path) -> None:
     partial.replace(path)
 
 
+def read_folder(
+    folder: str | Path | None = None, value: str | None = None, *, rankings: bool = True
+) -> tuple[list[Ladder], list[RankingRecord]]:
+    """Ladders and ranking records of a folder with `ladders/*.jsonl` and `rankings/*.jsonl`.
+
+    Args:
+        folder: None for the starter's.
+        value: only this value's; None for all.
+        rankings: whether to read those too; else the list is empty.
+
+    Raises:
+        InvalidInput: no ladders (of the value), or what `read_ladders`, `read_rankings` refuse.
+    """
+    if folder is None:
+        with resources.as_file(STARTER) as starter:
+            return read_folder(starter, value, rankings=rankings)
+    folder = Path(folder)
+    wanted = None if value is None else get_value(value).id
+    ladders = [
+        ladder
+        for path in sorted((folder / "ladders").glob("*.jsonl"))
+        for ladder in read_ladders(path)
+        if wanted in (None, ladder.value)
+    ]
+    if not ladders:
+        raise InvalidInput(
+            f"{folder}: no ladders{f' of {wanted}' if wanted else ''} in ladders/*.jsonl"
+        )
+    records = [
+        record
+        for path in (sorted((folder / "rankings").glob("*.jsonl")) if rankings else ())
+        for record in read_rankings(path)
+        if wanted is None or record.shown[0].startswith(f"{wanted}/")
+    ]
+    return ladders, records
+
+
 def build_folder(folder: str | Path) -> Vidb:
     """Build from a folder with `ladders/*.jsonl` and `rankings/*.jsonl`, as the starter's.
 
     Raises:
-        InvalidInput: no ladders, or what `read_ladders`, `read_rankings` and `build` refuse.
+        InvalidInput: what `read_folder` and `build` refuse.
     """
-    folder = Path(folder)
-    files = sorted((folder / "ladders").glob("*.jsonl"))
-    if not files:
-        raise InvalidInput(f"{folder}: no ladders/*.jsonl in it")
-    ladders = [ladder for path in files for ladder in read_ladders(path)]
-    paths = sorted((folder / "rankings").glob("*.jsonl"))
-    records = [record for path in paths for record in read_rankings(path)]
-    return Vidb(build(ladders, records))
+    return Vidb(build(*read_folder(folder)))
