@@ -1,13 +1,19 @@
 import functools
 import itertools
+import json
 import math
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from oracles import plackett_luce as oracle
 
 from valueflow.errors import InvalidInput
+from valueflow.ranking import _covariance
 from valueflow.ranking.plackett_luce import (
     _gradient,
     _information,
@@ -256,6 +262,40 @@ def test_bad_rankings_are_refused_by_row(bad):
         fit([(0, 1), (2, 1), bad, (1, 2)], 3)
 
 
+def test_rankings_of_unequal_length_are_kept_whole():
+    windows = [(4, 0), (3, 1, 2, 0), (2, 4, 3), (1, 3)]
+    data = _pad(windows, 5)
+    assert [tuple(i[v].tolist()) for i, v in zip(*data, strict=True)] == windows
+    assert data.items.shape == (4, 4) and not data.items[~data.valid].any()
+
+
+@pytest.mark.parametrize(
+    ("bad", "wanted"),
+    [
+        ((3, 3), "two or more distinct items, got \\(3, 3\\)"),
+        ((0, 2**63 - 1), "indices in 0..2, got \\(0, 9223372036854775807\\)"),
+        ((0, 10**30), "indices in 0..2, got"),
+        ((10**30, 10**30 + 1), "indices in 0..2, got"),
+        ((0.5, 1), "indices in 0..2, got \\(0.5, 1\\)"),
+        (("a", 1), "indices in 0..2, got \\('a', 1\\)"),
+        ((None, 1), "indices in 0..2, got"),
+    ],
+)
+def test_the_first_bad_ranking_is_named_and_shown(bad, wanted, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # what users have
+    for more in ([], [(0, 1, 2)]):  # without and with unequal lengths
+        with pytest.raises(InvalidInput, match=f"ranking 1: expected {wanted}"):
+            fit([(0, 1), bad, (9, 9), (0,), *more], 3)
+
+
+def test_indices_from_numpy_are_indices(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # what users have
+    rows = np.array(CYCLE)
+    expected = fit(CYCLE, 3).theta.tolist()
+    for kind in (np.int32, np.uint8):
+        assert fit([tuple(row) for row in rows.astype(kind)], 3).theta.tolist() == expected
+
+
 def test_a_negative_ridge_is_refused():
     with pytest.raises(InvalidInput, match="ridge"):
         fit(CYCLE, 3, ridge=-0.1)
@@ -294,3 +334,79 @@ def test_intervals_cover_over_500_simulations():
     assert 0.93 <= covered.mean() <= 0.97
     # Each item's own coverage, within four binomial errors.
     assert (np.abs(covered.mean(axis=0) - 0.95) < 0.04).all()
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.05])
+def test_single_precision_keeps_the_exact_standard_errors(ridge, monkeypatch):
+    rankings = rankings_of(planted(201, seed=15), 900, seed=16, lengths=(3, 5))
+    exact = fit(rankings, 201, ridge=ridge)
+    monkeypatch.setattr(_covariance, "LARGE", 0)
+    single = fit(rankings, 201, ridge=ridge)
+    ok = np.isfinite(exact.stderr)
+    assert ok.sum() > 190 and (single.theta[ok] == exact.theta[ok]).all()
+    assert (single.stderr[ok] != exact.stderr[ok]).any()
+    np.testing.assert_allclose(single.stderr, exact.stderr, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.05, 5.0])
+@pytest.mark.parametrize("spread", [0.3, 1.5])
+def test_bounds_of_many_meetings_hold_the_exact_standard_errors(spread, ridge, monkeypatch):
+    rankings = rankings_of(planted(300, seed=17, spread=spread), 6000, seed=18, lengths=(4, 7))
+    exact = fit(rankings, 300, ridge=ridge)
+    monkeypatch.setattr(_covariance, "LARGE", 0)
+    monkeypatch.setattr(_covariance, "_dense_errors", None)  # must not be needed
+    middle = fit(rankings, 300, ridge=ridge)
+    assert (middle.theta[np.isfinite(exact.theta)] == exact.theta[np.isfinite(exact.theta)]).all()
+    assert (middle.stderr != exact.stderr).any()
+    np.testing.assert_allclose(middle.stderr, exact.stderr, rtol=5e-4)
+
+
+def test_islands_under_a_prior_keep_their_standard_errors(monkeypatch):
+    island = rankings_of(planted(120, seed=19), 3000, seed=20, lengths=(5,))
+    rankings = island + [tuple(i + 120 for i in r) for r in island]
+    exact = fit(rankings, 245, ridge=0.01)  # five items are unseen
+    monkeypatch.setattr(_covariance, "LARGE", 0)
+    np.testing.assert_allclose(fit(rankings, 245, ridge=0.01).stderr, exact.stderr, rtol=1e-4)
+
+
+def test_a_loose_chain_is_not_left_to_single_precision(monkeypatch):
+    chain = [pair for i in range(399) for pair in [(i, i + 1), (i + 1, i)]]
+    exact = fit(chain, 400)
+    # Each link is a comparison won and lost once: variance 2, as of resistors in a row.
+    links = np.minimum.outer(np.arange(400), np.arange(400)) * 2.0
+    mean_zero = np.eye(400) - 1 / 400
+    variance = np.diag(mean_zero @ links @ mean_zero)
+    np.testing.assert_allclose(exact.stderr, np.sqrt(variance), rtol=1e-8)
+    monkeypatch.setattr(_covariance, "LARGE", 0)
+    assert (fit(chain, 400).stderr == exact.stderr).all()
+
+
+LARGE = """
+import json, sys, time
+sys.path.insert(0, sys.argv[1])
+from plackett_luce import planted_rankings
+from valueflow.ranking import fit
+
+rankings, seconds = planted_rankings(10_000, 100_000, 5, seed=0), []
+# Other work on the machine may spoil a time, but cannot make one.
+while len(seconds) < 3 and min(seconds, default=99) > 5:
+    started = time.perf_counter()
+    fitted = fit(rankings, 10_000)
+    seconds.append(time.perf_counter() - started)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) * 1024
+done = fitted.connected and fitted.converged
+print(json.dumps([min(seconds), peak, done, float(fitted.stderr.min())]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ten_thousand_items_take_ten_seconds_and_a_gigabyte():
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
+    command = [sys.executable, "-c", LARGE, str(benchmarks)]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, peak, done, smallest = json.loads(ran.stdout)
+    assert done and smallest > 0
+    assert seconds < 10, "two busy cores take 4"
+    assert peak < 0.5e9  # the whole process, interpreter and rankings included

@@ -7,15 +7,18 @@ items outside that part are named, never given an optimiser's leftover.
 """
 
 from dataclasses import dataclass
+from itertools import chain
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import cg
+from scipy.sparse.linalg import aslinearoperator, cg
 
 from valueflow.errors import InvalidInput
+from valueflow.ranking._covariance import standard_errors
 from valueflow.typing import Rankings
 
 ItemStatus = Literal["ok", "above", "below", "unbounded", "disconnected", "unseen"]
@@ -30,7 +33,7 @@ class PlackettLuceFit:
             (over all items when there is a ridge); NaN where no finite estimate exists.
         stderr: standard error of each position in the same gauge (so without the uncertainty of
             a common shift), from the observed Fisher information (plus the ridge); NaN where theta
-            is.
+            is, inf where the information is singular to working precision.
         status: per item "ok"; "above" / "below" (it, or the group it belongs to, only ever won /
             lost against the largest group that has a maximum, at most through others); "unbounded"
             (compared with that group only through others that won here and lost there, or no
@@ -53,6 +56,13 @@ class PlackettLuceFit:
 class _Padded(NamedTuple):
     items: NDArray[np.intp]  # (rankings, longest), padded with 0
     valid: NDArray[np.bool_]  # (rankings, longest)
+
+
+class _Maximum(NamedTuple):
+    theta: NDArray[np.float64]
+    information: sparse.csr_array  # at theta, without the ridge
+    log_likelihood: float
+    converged: bool
 
 
 def fit(
@@ -82,6 +92,11 @@ def fit(
         Ties are not modelled. Without a ridge, items outside the largest strongly connected group
         are left out of the likelihood; by Luce's axiom this is what the full likelihood tends to as
         their positions go to infinity.
+
+        Newton's method with conjugate gradients. Up to 4,000 items the standard errors are exact
+        to rounding. Above, they are deterministic and at most 0.2 % off: the middle of
+        bounds where all items met many others (0.01 % off at 50 windows of five per item), else
+        from a dense matrix of 4 n^2 bytes, or 8 n^2 where the rankings hold together loosely.
     """
     if ridge < 0:
         raise InvalidInput(f"ridge must be 0 or more, got {ridge}")
@@ -92,29 +107,42 @@ def fit(
     data = _restrict(padded, kept, n_items)
     if len(kept) == 0 or (ridge == 0 and len(data.items) == 0):
         return PlackettLuceFit(theta, stderr, status, False, True, 0.0)
-    solution, log_likelihood, converged = _newton(data, len(kept), ridge, max_iter, tol)
-    theta[kept] = solution
-    stderr[kept] = _stderr(data, solution, ridge)
+    found = _newton(data, len(kept), ridge, max_iter, tol)
+    theta[kept] = found.theta
+    stderr[kept] = standard_errors(found.information, ridge)
     connected = all(s == "ok" for s in status)
-    return PlackettLuceFit(theta, stderr, status, connected, converged, log_likelihood)
+    return PlackettLuceFit(theta, stderr, status, connected, found.converged, found.log_likelihood)
 
 
 def _pad(rankings: Rankings, n_items: int) -> _Padded:
-    longest = max((len(r) for r in rankings), default=0)
-    items = np.zeros((len(rankings), longest), dtype=np.intp)
-    valid = np.zeros((len(rankings), longest), dtype=bool)
-    for row, ranking in enumerate(rankings):
-        if len(ranking) < 2 or len(set(ranking)) != len(ranking):
-            raise InvalidInput(
-                f"ranking {row}: expected two or more distinct items, got {tuple(ranking)}"
-            )
-        if min(ranking) < 0 or max(ranking) >= n_items:
-            raise InvalidInput(
-                f"ranking {row}: expected indices in 0..{n_items - 1}, got {tuple(ranking)}"
-            )
-        items[row, : len(ranking)] = ranking
-        valid[row, : len(ranking)] = True
+    lengths = np.array([len(r) for r in rankings], dtype=np.intp)
+    valid = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    items = np.zeros(valid.shape, dtype=np.intp)
+    items[valid] = _indices(rankings)
+    # Padding sorts behind all indices, so that equal ones are neighbours among the first.
+    ordered = np.sort(np.where(valid, items, np.iinfo(np.intp).max), axis=1)
+    repeated = ((ordered[:, 1:] == ordered[:, :-1]) & valid[:, 1:]).any(axis=1)
+    short = repeated | (lengths < 2)
+    outside = (valid & ((items < 0) | (items >= n_items))).any(axis=1)
+    for row in np.flatnonzero(short | outside)[:1]:
+        wanted = "two or more distinct items" if short[row] else f"indices in 0..{n_items - 1}"
+        raise InvalidInput(f"ranking {row}: expected {wanted}, got {tuple(rankings[row])}")
     return _Padded(items, valid)
+
+
+def _indices(rankings: Rankings) -> NDArray[np.intp]:
+    """All rankings' indices in one row; what is no index is negative, as are no two alike."""
+    listed = list(chain.from_iterable(rankings))
+    if all(issubclass(kind, Integral) for kind in set(map(type, listed))):
+        try:
+            return np.array(listed, dtype=np.intp)
+        except OverflowError:
+            pass
+    top = np.iinfo(np.intp).max
+    return np.array(
+        [i if isinstance(i, Integral) and abs(i) < top else -2 - at for at, i in enumerate(listed)],
+        dtype=np.intp,
+    )
 
 
 def _connectivity(data: _Padded, n_items: int) -> tuple[tuple[ItemStatus, ...], NDArray[np.bool_]]:
@@ -200,33 +228,45 @@ def _gradient(data: _Padded, probabilities: NDArray, chosen: NDArray, n: int) ->
     return np.bincount(data.items.ravel(), weights=pull.ravel(), minlength=n)
 
 
+def _choices(data: _Padded, probabilities: NDArray, n: int) -> sparse.csr_array:
+    """Choice probabilities with a row for each stage of each ranking and a column for each item."""
+    kept = probabilities > 0
+    columns = np.broadcast_to(data.items[:, None, :], kept.shape)[kept]
+    ends = np.cumsum(np.append(0, kept.sum(axis=2)))
+    return sparse.csr_array((probabilities[kept], columns, ends), (len(ends) - 1, n))
+
+
 def _information(data: _Padded, probabilities: NDArray, n: int) -> sparse.csr_array:
     """Observed Fisher information: the sum over stages of diag(p) - p p'."""
-    block = -np.einsum("wji,wjk->wik", probabilities, probabilities)
-    diagonal = np.arange(block.shape[1])
-    block[:, diagonal, diagonal] += probabilities.sum(axis=1)
-    pair = data.valid[:, :, None] & data.valid[:, None, :]
-    rows = np.broadcast_to(data.items[:, :, None], pair.shape)[pair]
-    columns = np.broadcast_to(data.items[:, None, :], pair.shape)[pair]
-    return sparse.coo_array((block[pair], (rows, columns)), (n, n)).tocsr()
+    share = _choices(data, probabilities, n)
+    return (sparse.diags_array(share.sum(axis=0)) - share.T @ share).tocsr()
 
 
-def _newton(
-    data: _Padded, n: int, ridge: float, max_iter: int, tol: float
-) -> tuple[NDArray[np.float64], float, bool]:
+def _newton(data: _Padded, n: int, ridge: float, max_iter: int, tol: float) -> _Maximum:
     theta = np.zeros(n)
     if len(data.items) == 0:
-        return theta, 0.0, True
-    for _ in range(max_iter):
+        return _Maximum(theta, sparse.csr_array((n, n)), 0.0, True)
+    steps = 0
+    while True:
         probabilities, chosen = _stages(data, theta)
         gradient = _gradient(data, probabilities, chosen, n) - ridge * theta
-        if np.abs(gradient).max() < tol:
-            return theta, _log_likelihood(data, theta), True
-        information = _information(data, probabilities, n) + ridge * sparse.eye_array(n)
-        scale = sparse.diags_array(1.0 / np.maximum(information.diagonal(), 1e-12))
-        step, _ = cg(information, gradient, rtol=1e-6, maxiter=10 * n, M=scale)
+        converged = bool(np.abs(gradient).max() < tol)
+        if converged or steps >= max_iter:
+            break
+        steps += 1
+        step = _step(_choices(data, probabilities, n), gradient, ridge)
         theta = _line_search(data, theta, step - step.mean() * (ridge == 0), gradient, ridge)
-    return theta, _log_likelihood(data, theta), False
+    information = _information(data, probabilities, n)
+    return _Maximum(theta, information, _log_likelihood(data, theta), converged)
+
+
+def _step(share: sparse.csr_array, gradient: NDArray, ridge: float) -> NDArray[np.float64]:
+    """Newton's step; the information is applied stage by stage and never written out."""
+    weight = share.sum(axis=0) + ridge
+    chances = aslinearoperator(share)
+    curvature = aslinearoperator(sparse.diags_array(weight)) - chances.T @ chances
+    scale = sparse.diags_array(1.0 / np.maximum(weight - share.power(2).sum(axis=0), 1e-12))
+    return cg(curvature, gradient, rtol=1e-6, maxiter=10 * len(gradient), M=scale)[0]
 
 
 def _line_search(
@@ -244,14 +284,3 @@ def _line_search(
 
 def _objective(data: _Padded, theta: NDArray, ridge: float) -> float:
     return _log_likelihood(data, theta) - 0.5 * ridge * float(theta @ theta)
-
-
-def _stderr(data: _Padded, theta: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
-    n = len(theta)
-    information = np.zeros((n, n))
-    if len(data.items):
-        information += _information(data, _stages(data, theta)[0], n).toarray()
-    # Shifting all positions changes no ranking: adding that null direction makes the matrix
-    # invertible, taking it out again leaves the covariance of mean-zero positions.
-    covariance = np.linalg.inv(information + ridge * np.eye(n) + 1.0 / n) - 1.0 / (n * (1 + ridge))
-    return np.sqrt(np.maximum(np.diag(covariance), 0.0))
