@@ -169,6 +169,8 @@ BAD_LADDERS = {
     "unknown register": (other_ladder(9, register="tweet"), "register 'tweet' is none of answer"),
     "register not the id's": (other_ladder(9, register="rule"), "does not name its register"),
     "malformed id": (other_ladder(9, id="svt/power-09"), "expected theory/value/register-01"),
+    "unknown value": (other_ladder(9, id="svt/powr/post-09"), "did you mean svt/power"),
+    "another name of a value": (other_ladder(9, id="pvq/power/post-09"), "write 'svt/power'"),
     "no rungs": (without(other_ladder(9), "rungs"), "list of 5 texts, got None"),
     "four rungs": (other_ladder(9, rungs=list("abcd")), "list of 5 texts"),
     "six rungs": (other_ladder(9, rungs=list("abcdef")), "list of 5 texts"),

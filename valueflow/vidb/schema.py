@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from valueflow.errors import InvalidInput
+from valueflow.errors import InvalidInput, UnknownName
+from valueflow.theories import get_value
 
 Split = Literal["steer", "judge", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("steer", "judge", "validation", "test")
@@ -152,9 +153,19 @@ def _ladder(where: str, row: Mapping[str, Any]) -> Ladder:
         split_of(row["id"])
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error}") from None
+    _check_value(where, row["id"].rsplit("/", 1)[0])
     if row["id"].rpartition("-")[0].rpartition("/")[2] != register:
         raise InvalidInput(f"{where}: id {row['id']!r} does not name its register {register!r}")
     return Ladder(row["id"], register, row["scenario"], context, tuple(rungs))
+
+
+def _check_value(where: str, value: str) -> None:
+    try:
+        known = get_value(value).id
+    except (UnknownName, InvalidInput) as error:
+        raise InvalidInput(f"{where}: {error}") from None
+    if known != value:
+        raise InvalidInput(f"{where}: the id names {value!r}; write {known!r}")
 
 
 def read_rankings(path: Path) -> list[RankingRecord]:
