@@ -95,6 +95,22 @@ def test_provenance_says_what_the_curve_holds_for():
     assert calibration().decoding == DECODING
 
 
+def test_targets_out_of_reach_on_one_side_share_their_texts():
+    asked, generated = [40.0, 50.0, 0.0], []
+    rows, grid = verify(
+        loaded(),
+        calibration(),
+        evaluator(),
+        prompts=VERIFIED_ON[:4],
+        targets=asked,
+        stage=lambda _name: lambda _done, total: generated.append(total),
+    )
+    assert [row.target for row in rows] == asked and len(grid.texts) == 4
+    assert generated[-1] == 3 * 4  # unsteered, the end of the range, and 0
+    assert grid.texts[1] == grid.texts[2] != grid.texts[3]
+    assert rows[0].coefficient == rows[1].coefficient and rows[0].damage == rows[1].damage
+
+
 def test_prompts_that_were_calibrated_on_are_refused():
     with pytest.raises(InvalidInput, match="was calibrated on"):
         verify(loaded(), calibration(), evaluator(), prompts=[*VERIFIED_ON, CALIBRATED_ON[5]])

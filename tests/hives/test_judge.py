@@ -117,7 +117,7 @@ def pairs_in_order(judge, value):
 def test_the_shipped_judge_orders_ladders_it_never_saw_better_than_the_untrained():
     hives = load_hives_judge()
     prototype = load_prototype_judge(hives.encoder)
-    values = load_starter().values
+    values = load_starter().values[::4]  # all would take minutes
     shares = {v: (pairs_in_order(hives, v), pairs_in_order(prototype, v)) for v in values}
     trained, untrained = np.mean(list(shares.values()), axis=0)
     assert trained >= 0.70, shares

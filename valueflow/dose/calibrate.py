@@ -206,16 +206,18 @@ def verify(
     if seen:
         raise InvalidInput(f"prompt {sorted(seen)[0]!r} was calibrated on; verify on others")
     doses = [calibration.curve.inverse(target) for target in targets]
-    cells = [{"vector": 0.0}] + [{"vector": dose.coefficient} for dose in doses]
+    wanted = [0.0, *(dose.coefficient for dose in doses)]
+    # Unreachable targets of one side share the end of the range, and its texts.
+    once = list(dict.fromkeys(wanted))
     grid = sweep(
         loaded,
         {"vector": calibration.vector},
-        cells,
+        [{"vector": c} for c in once],
         prompts,
         decoding=calibration.decoding,
         progress=stage and stage("verify"),
-    )
-    intensities, _ = intensities_of(evaluator, grid, range(len(cells)))
+    ).at([once.index(c) for c in wanted])
+    intensities, _ = intensities_of(evaluator, grid, range(len(wanted)))
     rows = [_verified(dose, grid, intensities, i) for i, dose in enumerate(doses, start=1)]
     return rows, grid
 
