@@ -1,0 +1,297 @@
+"""What a person's texts say of their values: a value profile read off the nearest texts of VIDB.
+
+Each text is embedded and its k nearest texts of the database are found, over all values, by
+cosine. A neighbour at distance d = 1 - cosine has weight 1 - d; those with a cosine of
+`min_similarity` or less have none. The intensity of value v is the weighted mean
+
+    I_v = sum of w * s / sum of w
+
+over all neighbours that are texts of v, of all the person's texts; s is the neighbour's intensity.
+So a text counts for a value by how much of its neighbourhood speaks of it. After the value
+profiles of the paper, which does not say over what the weights are normalised.
+
+A mean of neighbours is drawn to the middle of the scale: differences between people and the order
+of values mean more than the numbers themselves.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from valueflow.errors import InvalidInput
+from valueflow.hives.space import unit_rows
+from valueflow.registry import unknown_name
+from valueflow.theories import get_value
+from valueflow.vidb import Vidb
+from valueflow.vidb.quality import Embed
+
+Status = Literal["ok", "single", "silent"]
+
+N_BOOTSTRAP = 500
+N_EVIDENCE = 3
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One of the person's texts and what it contributed to a value.
+
+    Attributes:
+        text: as given.
+        weight: its share of the value's weight, 0 to 1.
+        intensity: what it says of the value alone.
+    """
+
+    text: str
+    weight: float
+    intensity: float
+
+
+@dataclass(frozen=True)
+class ValueScore:
+    """What a person's texts say of one value.
+
+    Attributes:
+        value: id.
+        intensity: on the scale of VIDB, -10 to 10; NaN if silent.
+        stderr: by a bootstrap over the texts, corrected for their small number by sqrt(n / (n - 1))
+            with n = n_texts; NaN unless "ok". The errors of VIDB's own intensities are not in it.
+        n_texts: texts that have a neighbour of the value.
+        share: of the weight of all values, this one's; the shares of a profile sum to 1.
+        status: "ok"; "single" if one text alone speaks of it; "silent" if none does.
+        evidence: the texts of largest weight, the largest first.
+    """
+
+    value: str
+    intensity: float
+    stderr: float
+    n_texts: int
+    share: float
+    status: Status
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class ValueDifference:
+    """How two profiles differ in one value: first minus second, NaN where either is silent."""
+
+    value: str
+    difference: float
+    stderr: float
+
+
+@dataclass(frozen=True)
+class ValueProfile:
+    """A person's or group's values, as their texts tell them.
+
+    Attributes:
+        scores: by value id, for all values of the database, in its order.
+        n_texts: how many texts it was made from.
+        k: neighbours per text.
+        min_similarity: cosine that a neighbour must exceed.
+        vidb: fingerprint of the database.
+        encoder: name of the encoder, for the record.
+    """
+
+    scores: Mapping[str, ValueScore]
+    n_texts: int
+    k: int
+    min_similarity: float
+    vidb: str
+    encoder: str
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str],
+        *,
+        embed: Embed,
+        vidb: Vidb,
+        k: int = 10,
+        min_similarity: float = 0.0,
+        encoder: str = "unnamed",
+        seed: int,
+    ) -> "ValueProfile":
+        """The profile of one person's texts; see the module for the method.
+
+        Args:
+            texts: statements, answers or posts, one or more; each is a unit of the bootstrap.
+            embed: any encoder; it is asked for the texts and for the whole database each time, so
+                let it remember (`FrozenEncoder.embed` does).
+            vidb: the graded texts.
+            k: neighbours per text, 1 to the size of the database.
+            min_similarity: depends on the encoder; raise it until texts that speak of no value
+                are silent.
+            encoder: its name.
+            seed: of the bootstrap.
+
+        Raises:
+            InvalidInput: no texts, an empty one, an empty database, k out of range, embeddings
+                that are not finite or not one per text.
+        """
+        _check(texts, vidb, k)
+        own = _embedded(embed, list(texts))
+        known = _embedded(embed, vidb.frame["text"].tolist())
+        if own.shape[1] != known.shape[1]:
+            raise InvalidInput(f"embeddings of width {own.shape[1]} and {known.shape[1]} mixed")
+        near, weights = _neighbours(own, known, k, min_similarity)
+        mass, total = _sums(near, weights, vidb)
+        scores = _scores(list(texts), vidb.values, mass, total, np.random.default_rng(seed))
+        return cls(scores, len(texts), k, min_similarity, vidb.fingerprint(), encoder)
+
+    def __getitem__(self, value: str) -> ValueScore:
+        """The score of a value, by any of its names; raises UnknownName if it has none."""
+        value_id = get_value(value).id
+        if value_id not in self.scores:
+            raise unknown_name("value of the profile", value_id, self.scores)
+        return self.scores[value_id]
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Ids of the values that none of the texts speaks of."""
+        return tuple(value for value, s in self.scores.items() if s.status == "silent")
+
+    def top(self, n: int) -> list[ValueScore]:
+        """The `n` values of highest intensity, highest first; fewer if the others are silent.
+
+        Values with a single text come after those with several, whatever their intensity.
+        """
+        if n < 0:
+            raise InvalidInput(f"expected how many values to name, 0 or more, got {n}")
+        heard = [s for s in self.scores.values() if s.status != "silent"]
+        return sorted(heard, key=lambda s: (s.status != "ok", -s.intensity))[:n]
+
+    def to_json(self) -> str:
+        """JSON that `from_json` reads back; NaN is written as null."""
+        from valueflow.hives.profile_json import dump  # it builds on this module
+
+        return dump(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ValueProfile":
+        """The profile that `to_json` wrote.
+
+        Raises:
+            InvalidInput: not JSON, fields missing or of another kind, numbers out of range.
+            UnknownName: a value that no theory has.
+        """
+        from valueflow.hives.profile_json import parse
+
+        return parse(text)
+
+
+def compare(a: ValueProfile, b: ValueProfile) -> dict[str, ValueDifference]:
+    """Differences a - b per value, with standard errors.
+
+    The two are taken for independent: made from different texts. The standard error is NaN where
+    one of them has a single text.
+
+    Raises:
+        InvalidInput: made with different databases, encoders or settings.
+    """
+    for name in ("vidb", "encoder", "k", "min_similarity"):
+        if getattr(a, name) != getattr(b, name):
+            raise InvalidInput(
+                f"profiles compare only if made alike: {name} is {getattr(a, name)!r} in one and "
+                f"{getattr(b, name)!r} in the other"
+            )
+    return {
+        value: ValueDifference(
+            value,
+            a.scores[value].intensity - b.scores[value].intensity,
+            math.hypot(a.scores[value].stderr, b.scores[value].stderr),
+        )
+        for value in a.scores
+    }
+
+
+def _check(texts: Sequence[str], vidb: Vidb, k: int) -> None:
+    if isinstance(texts, str) or not texts:
+        raise InvalidInput("expected a list of one or more texts of the person")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidInput(f"text {i} is empty or no text: {text!r:.80}; leave it out")
+    if not 1 <= k <= len(vidb):
+        raise InvalidInput(f"expected k from 1 to the {len(vidb)} texts of the database, got {k}")
+
+
+def _embedded(embed: Embed, texts: list[str]) -> Float[np.ndarray, "texts width"]:
+    rows = np.asarray(embed(texts))
+    if rows.ndim != 2 or len(rows) != len(texts):
+        raise InvalidInput(f"embed gave shape {rows.shape} for {len(texts)} texts; one row each")
+    return unit_rows(rows)
+
+
+def _neighbours(
+    own: Float[np.ndarray, "texts width"],
+    known: Float[np.ndarray, "rows width"],
+    k: int,
+    min_similarity: float,
+) -> tuple[Int[np.ndarray, "texts k"], Float[np.ndarray, "texts k"]]:
+    """Rows of the database nearest to each text, and their weights."""
+    near = np.empty((len(own), k), dtype=int)
+    weights = np.empty((len(own), k))
+    for start in range(0, len(own), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        cosine = own[part] @ known.T
+        near[part] = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+        weights[part] = np.take_along_axis(cosine, near[part], axis=1)
+    return near, np.where(weights > max(min_similarity, 0.0), weights, 0.0)
+
+
+def _sums(
+    near: Int[np.ndarray, "texts k"], weights: Float[np.ndarray, "texts k"], vidb: Vidb
+) -> tuple[Float[np.ndarray, "texts values"], Float[np.ndarray, "texts values"]]:
+    """Per text and value the sum of weights, and of weights times intensities."""
+    codes = np.searchsorted(np.array(vidb.values), vidb.frame["value"].to_numpy(str))[near]
+    intensities = vidb.frame["intensity"].to_numpy(float)[near]
+    mass, total = np.zeros((2, len(near), len(vidb.values)))
+    rows = np.arange(len(near))[:, None]
+    np.add.at(mass, (rows, codes), weights)
+    np.add.at(total, (rows, codes), weights * intensities)
+    return mass, total
+
+
+def _scores(
+    texts: list[str],
+    values: Sequence[str],
+    mass: Float[np.ndarray, "texts values"],
+    total: Float[np.ndarray, "texts values"],
+    rng: np.random.Generator,
+) -> dict[str, ValueScore]:
+    even = np.full(len(texts), 1 / len(texts))
+    drawn = rng.multinomial(len(texts), even, size=N_BOOTSTRAP)
+    with np.errstate(invalid="ignore"):
+        resamples, estimates = (drawn @ total) / (drawn @ mass), total.sum(0) / mass.sum(0)
+        single, share = total / mass, mass / mass.sum(axis=0)
+    everything = mass.sum() or 1.0
+    scores = {}
+    for v, value in enumerate(values):
+        n = int((mass[:, v] > 0).sum())
+        status: Status = "ok" if n > 1 else ("single" if n else "silent")
+        heaviest = [t for t in np.argsort(-mass[:, v], kind="stable") if mass[t, v] > 0]
+        scores[value] = ValueScore(
+            value,
+            float(estimates[v]),
+            _stderr(resamples[:, v], n),
+            n,
+            float(mass[:, v].sum() / everything),
+            status,
+            tuple(
+                Evidence(texts[t], float(share[t, v]), float(single[t, v]))
+                for t in heaviest[:N_EVIDENCE]
+            ),
+        )
+    return scores
+
+
+def _stderr(resamples: Float[np.ndarray, " resamples"], n: int) -> float:
+    """Resamples that miss the value altogether are left out."""
+    known = resamples[np.isfinite(resamples)]
+    if n < 2 or len(known) < 2:
+        return math.nan
+    return float(known.std(ddof=1)) * math.sqrt(n / (n - 1))
