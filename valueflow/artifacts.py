@@ -147,6 +147,20 @@ def _check_free(folder: Path, kind: str, overwrite: bool) -> None:
         raise ArtifactError(f"{folder} exists and holds {', '.join(sorted(found))}: {hint}")
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """Write one file, making its folder; it appears whole or not at all, and leaves nothing else.
+
+    Raises OSError as writing does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Fill a folder beside the target, then put it in its place."""
     folder.parent.mkdir(parents=True, exist_ok=True)

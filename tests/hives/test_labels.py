@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from valueflow.errors import InvalidInput, UnknownName
-from valueflow.hives.labels import labels_for, paths_of, shared_levels_of
+from valueflow.hives.labels import labels_for
 from valueflow.theories import get_theory, theories
+from valueflow.theories.levels import paths_of, shared_levels
 
 ALL_NODES = [value.id for theory in theories() for value in theory.values]
 SOME = ["svt/hedonism", "svt/power-resources", "svt/power", "svt/face", "svt/humility",
@@ -43,7 +44,7 @@ def test_shared_levels_equal_the_deepest_common_node_in_whole_theories(theory):
     nodes = [node for node in ALL_NODES if node.startswith(f"{theory}/")]
     for a in nodes:
         for b in nodes:
-            assert shared_levels_of(a, b) == shared_by_common_nodes(a, b), (a, b)
+            assert shared_levels(a, b) == shared_by_common_nodes(a, b), (a, b)
 
 
 @pytest.mark.parametrize(

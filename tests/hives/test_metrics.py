@@ -17,8 +17,9 @@ from valueflow.hives.metrics import (
     similarity_correlation,
     value_vectors,
 )
-from valueflow.hives.space import labelled_space, levels_of, shared_levels, vidb_space
+from valueflow.hives.space import labelled_space, vidb_space
 from valueflow.theories import get_theory, steered_values
+from valueflow.theories.levels import levels_of, shared_levels
 from valueflow.vidb import Vidb
 
 SVT = [v.id for v in steered_values("svt") if len(get_theory("svt").paths(v.id)) == 1]

@@ -387,7 +387,7 @@ def test_plans_are_written_whole_and_read_as_written(tmp_path):
         ({"window": "w1", "kind": "cross", "shown": ["a"]}, "two or more distinct texts"),
         ({"window": "w1", "kind": "cross", "shown": ["a", "a"]}, "two or more distinct texts"),
         ({"window": "w1", "kind": "cross"}, "'shown' must be a list of text ids"),
-        (["w1"], "expected an object"),
+        (["w1"], "expected a JSON object"),
     ],
 )
 def test_bad_plans_are_refused_by_file_and_line(tmp_path, row, complaint):

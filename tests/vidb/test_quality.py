@@ -114,7 +114,11 @@ def test_planted_disagreement_is_found(vidb):
     assert found.retest_pairs == 20
     assert found.retest == pytest.approx(9 / 20)
     assert found.other_reader
-    assert not one(vidb, [*records, window("w3", "cba", "abc", "repeat", "a")]).other_reader
+    # The same reader's memory neither adds to it nor counts where there is an independent one.
+    own = window("w3", "cba", "cba", "repeat", "a")
+    assert one(vidb, [*records, own]).retest == pytest.approx(9 / 20)
+    alone = one(vidb, [*records[:3], own])
+    assert (alone.retest, alone.retest_pairs, alone.other_reader) == (0.0, 3, False)
 
 
 def test_repeated_reading_of_a_noisy_reader_agrees_as_often_as_its_noise_says(vidb):

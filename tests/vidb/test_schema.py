@@ -10,7 +10,7 @@ from valueflow.vidb.schema import (
     LONGEST_LINE,
     SPLITS,
     Ladder,
-    json_lines,
+    bounded_lines,
     read_ladders,
     read_rankings,
     split_of,
@@ -159,8 +159,8 @@ BAD_LADDERS = {
     "no json": (b'{"id": ', "not JSON"),
     "huge number": (b'{"id": ' + b"9" * 5000 + b"}", "not JSON"),
     "too deep": (b"[" * 100_000, "not JSON"),
-    "latin-1": ('{"id": "caf\xe9"}'.encode("latin-1"), "not UTF-8 at byte 11"),
-    "no object": (["svt/power/post-09"], "expected an object, got list"),
+    "latin-1": ('{"id": "caf\xe9"}'.encode("latin-1"), "not UTF-8 at byte 11 of the line"),
+    "no object": (["svt/power/post-09"], "expected a JSON object, got list"),
     "no id": (without(other_ladder(9), "id"), "field 'id' must be text, got None"),
     "number as id": (other_ladder(9, id=9), "field 'id' must be text, got 9"),
     "no scenario": (without(other_ladder(9), "scenario"), "field 'scenario'"),
@@ -219,8 +219,8 @@ def test_a_record_is_read_as_written(tmp_path):
 
 BAD_RECORDS = {
     "no json": (b"window 1", "not JSON"),
-    "latin-1": (b'{"window": "\xe9"}', "not UTF-8 at byte 12"),
-    "no object": (7, "expected an object, got int"),
+    "latin-1": (b'{"window": "\xe9"}', "not UTF-8 at byte 12 of the line"),
+    "no object": (7, "expected a JSON object, got int"),
     "no window": (without(RECORD, "window"), "'window' must be text"),
     "number as window": (RECORD | {"window": 1}, "'window' must be text, got 1"),
     "no ranker": (without(RECORD, "ranker"), "'ranker' must be text"),
@@ -264,7 +264,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, read):
 
 def test_lines_are_numbered_as_an_editor_does_and_read_one_by_one(tmp_path):
     path = write(tmp_path, {"a": 1}, b"", {"b": "x\u2028y\x85z"}, b"not JSON")
-    rows = json_lines(path)
+    rows = bounded_lines(path)
     assert next(rows) == (f"{path}:1", {"a": 1})
     assert next(rows) == (f"{path}:3", {"b": "x\u2028y\x85z"})
     with pytest.raises(InvalidInput, match=":4: not JSON"):
@@ -274,19 +274,19 @@ def test_lines_are_numbered_as_an_editor_does_and_read_one_by_one(tmp_path):
 def test_a_byte_order_mark_at_the_start_is_dropped(tmp_path):
     mark = b"\xef\xbb\xbf"
     path = write(tmp_path, mark + b'{"a": 1}')
-    assert list(json_lines(path)) == [(f"{path}:1", {"a": 1})]
+    assert list(bounded_lines(path)) == [(f"{path}:1", {"a": 1})]
     with pytest.raises(InvalidInput, match=":2: not JSON"):
-        list(json_lines(write(tmp_path, {"a": 1}, mark + b'{"a": 1}')))
+        list(bounded_lines(write(tmp_path, {"a": 1}, mark + b'{"a": 1}')))
 
 
 def test_the_longest_line_is_read_and_one_byte_more_is_not(tmp_path):
     around = len(b'{"a": ""}\n')
     fits = b'{"a": "' + b"x" * (LONGEST_LINE - around) + b'"}'
     path = write(tmp_path, fits, {"b": 2})
-    assert [row for _, row in json_lines(path)][1] == {"b": 2}
+    assert [row for _, row in bounded_lines(path)][1] == {"b": 2}
     path = write(tmp_path, {"b": 2}, fits[:7] + b"x" + fits[7:], {"b": 2})
-    with pytest.raises(InvalidInput, match=r":2: longer than 1,000,000 bytes; write one JSON"):
-        list(json_lines(path))
+    with pytest.raises(InvalidInput, match=r":2: line longer than 1 MB; the file is damaged"):
+        list(bounded_lines(path))
 
 
 @pytest.mark.parametrize("read", [read_ladders, read_rankings])
@@ -299,7 +299,7 @@ def test_a_line_without_end_is_refused_before_it_is_read(tmp_path, read, byte):
     tracemalloc.start()
     began = time.perf_counter()
     try:
-        with pytest.raises(InvalidInput, match="long.jsonl:1: longer than"):
+        with pytest.raises(InvalidInput, match="long.jsonl:1: line longer than 1 MB"):
             read(path)
         seconds, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
     finally:

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,14 +67,11 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InvalidInput: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    from valueflow.artifacts import write_file
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(path)
+        write_file(path, text.encode())
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise InvalidInput(f"{path}: cannot be written: {error.strerror}") from None
 
 

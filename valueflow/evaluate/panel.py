@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from valueflow.artifacts import write_file
 from valueflow.errors import ArtifactError, InvalidInput
 from valueflow.ranking.anchored import SCALE_RANGE
 from valueflow.ranking.windows import bucketed_anchors
@@ -101,15 +102,12 @@ class Panel:
 
 def save_panel(panel: Panel, path: str | Path) -> None:
     """Freeze a panel: JSON with its texts, intensities and hash; appears whole or not at all."""
-    path = Path(path)
     rows = [
         {"text": item.text, "context": item.context, "intensity": intensity}
         for item, intensity in zip(panel.items, panel.intensities.tolist(), strict=True)
     ]
     content = {"value": panel.value, "fingerprint": panel.fingerprint(), "anchors": rows}
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_file(Path(path), (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def load_panel(path: str | Path) -> Panel:

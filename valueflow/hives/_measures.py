@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from valueflow.errors import InvalidInput
-from valueflow.hives.space import LabelledSpace, level_members, levels_of
+from valueflow.hives.space import LabelledSpace, level_members
+from valueflow.theories.levels import levels_of
 
 N_BINS = 5
 _CHUNK = 4096

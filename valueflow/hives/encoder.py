@@ -1,8 +1,8 @@
 """A frozen sentence encoder, read at several depths.
 
-The final sentence embedding says what a text is about and little about where it stands: on
-graded ladders, whose rungs share their topic, its best linear read-out orders 64% of pairs; the
-mean-pooled states of the middle blocks order 79%. So both are features.
+The final sentence embedding says what a text is about and little about where it stands. On ladders
+of six values, whose rungs share their topic, its best linear read-out ordered 64% of pairs; the
+mean-pooled states of the middle blocks 79%. So both are features.
 """
 
 import hashlib

@@ -1,10 +1,6 @@
 """Where texts stand in the theories' trees, as the losses need it; knows no model and no text.
 
-A level is a step down from the theory: level 1 is the coarsest (`svt/growth`), the value itself or
-its facet the finest. A node with several parents lies on several paths, and two texts share as
-many levels as their best matching pair of paths: `svt/hedonism` shares two with
-`svt/stimulation` (growth, openness to change) and two with `svt/power` (self-protection,
-self-enhancement), though those two share none with each other. So sharing is not transitive.
+What two values share of a tree is said in `valueflow.theories.levels`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from valueflow.errors import InvalidInput
-from valueflow.theories import get_theory, get_value
+from valueflow.theories import get_value
+from valueflow.theories.levels import paths_of, shared_levels
 
 MAX_INTENSITY = 10.0
 
@@ -67,7 +64,7 @@ class Labels:
 
         The diagonal is the number of levels of the text's own value.
         """
-        return self._pairwise(shared_levels_of, torch.long)
+        return self._pairwise(lambda a, b: max(shared_levels(a, b), 0), torch.long)
 
     @cached_property
     def same_value(self) -> Bool[Tensor, "n n"]:
@@ -137,32 +134,6 @@ def labels_for(
         torch.tensor([int(direction) for direction in directions], dtype=torch.long),
         torch.tensor([float(intensity) for intensity in intensities], dtype=torch.float32),
     )
-
-
-@cache
-def paths_of(value: str) -> tuple[tuple[str, ...], ...]:
-    """Every path from the node below the theory down to the value, both included.
-
-    Raises UnknownName for a value that no theory has.
-    """
-    known = get_value(value)
-    return get_theory(known.theory).paths(known.id)
-
-
-@cache
-def shared_levels_of(first: str, second: str) -> int:
-    """Levels that two values share: the longest common start of any two of their paths.
-
-    Raises UnknownName for a value that no theory has.
-    """
-    return max(_common_start(a, b) for a in paths_of(first) for b in paths_of(second))
-
-
-def _common_start(first: tuple[str, ...], second: tuple[str, ...]) -> int:
-    for level, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return level
-    return min(len(first), len(second))
 
 
 @cache

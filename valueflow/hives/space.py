@@ -1,19 +1,18 @@
-"""Labelled texts in an embedding space, and how close their values stand in the theories' trees.
+"""Labelled texts in an embedding space, for what measures its geometry against the trees.
 
-Level 1 of a tree is its top, the levels of a value are the nodes on its path from there, itself
-last. A value with two parents has two nodes at a level; two values share a level if any of their
-nodes there agree.
+What two values share of a tree is said in `valueflow.theories.levels`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from valueflow.errors import InvalidInput
 from valueflow.theories import get_theory, get_value
+from valueflow.theories.levels import levels_of, shared_levels
 from valueflow.vidb import Vidb
 from valueflow.vidb.quality import Embed
 
@@ -79,22 +78,6 @@ class LabelledSpace:
             self.directions[rows],
             tuple(self.ladders[i] for i in rows),
         )
-
-
-@cache
-def levels_of(value: str) -> tuple[frozenset[str], ...]:
-    """The nodes of a value at each level, top first; the value itself is among the last."""
-    found = get_value(value)
-    paths = get_theory(found.theory).paths(found.id)
-    depth = max(len(path) for path in paths)
-    return tuple(frozenset(p[i] for p in paths if len(p) > i) for i in range(depth))
-
-
-def shared_levels(a: str, b: str) -> int:
-    """Number of levels that two values share, 0 to their depth; -1 across theories."""
-    if get_value(a).theory != get_value(b).theory:
-        return -1
-    return sum(bool(x & y) for x, y in zip(levels_of(a), levels_of(b), strict=False))
 
 
 def level_members(names: Sequence[str], level: int) -> Bool[np.ndarray, "values nodes"]:

@@ -11,9 +11,10 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from valueflow.artifacts import write_file
 from valueflow.errors import InvalidInput
 from valueflow.ranking.windows import cross_windows, group_windows
-from valueflow.vidb.schema import Ladder, RankingRecord, json_lines, window_of
+from valueflow.vidb.schema import Ladder, RankingRecord, bounded_lines, window_of
 
 if TYPE_CHECKING:
     from valueflow.vidb.store import Vidb
@@ -135,14 +136,10 @@ def adaptive_windows(
 
 def write_plan(planned: Sequence[PlannedWindow], path: str | Path) -> None:
     """Write JSON lines; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps({"window": p.window, "kind": p.kind, "shown": list(p.shown)}) for p in planned
     ]
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
+    write_file(Path(path), "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_plan(path: str | Path) -> list[PlannedWindow]:
@@ -151,7 +148,7 @@ def read_plan(path: str | Path) -> list[PlannedWindow]:
     Raises:
         InvalidInput: names file and line.
     """
-    return [PlannedWindow(*window_of(where, row)) for where, row in json_lines(Path(path))]
+    return [PlannedWindow(*window_of(where, row)) for where, row in bounded_lines(Path(path))]
 
 
 def _connected(

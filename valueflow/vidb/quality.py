@@ -38,9 +38,10 @@ class ValueQuality:
         zero: mean intensity of the middle rungs; the median is 0 by construction.
         signs: share of rungs 1, 2 below 0 and 4, 5 above.
         stderr: median standard error.
-        retest: share of pairs that windows shown again order alike; NaN without any.
+        retest: share of pairs that windows shown again order alike; of windows that another ranker
+            ranked again where there are any, else of all; NaN without any.
         retest_pairs: their number.
-        other_reader: whether all of those windows were ranked again by another ranker.
+        other_reader: whether those windows were ranked again by another ranker.
         first_first: share of windows whose first-shown text was ranked first; an unbiased reader
             has 1 / size.
         order_bias: by how many standard errors that differs from chance.
@@ -155,13 +156,14 @@ def _one(
 def _retest(records: Sequence[RankingRecord]) -> tuple[float, int, bool]:
     once = {r.window: r for r in records if r.kind in ("ladder", "cross")}
     again = [(once[r.window], r) for r in records if r.kind == "repeat" and r.window in once]
+    # A reader who saw both copies may only have remembered the first.
+    independent = [(a, b) for a, b in again if a.ranker != b.ranker]
     alike = [
         (a.order.index(x) < a.order.index(y)) == (b.order.index(x) < b.order.index(y))
-        for a, b in again
+        for a, b in independent or again
         for x, y in itertools.combinations(a.order, 2)
     ]
-    other = bool(again) and all(a.ranker != b.ranker for a, b in again)
-    return (float(np.mean(alike)) if alike else float("nan")), len(alike), other
+    return (float(np.mean(alike)) if alike else float("nan")), len(alike), bool(independent)
 
 
 def _order_bias(records: Sequence[RankingRecord]) -> tuple[float, float]:

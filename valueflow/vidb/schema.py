@@ -5,10 +5,7 @@ ranking record is one window as it was shown and the order that came back. Both 
 file per value; nothing else is primary, intensities are computed from them.
 """
 
-import codecs
 import hashlib
-import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any, Literal
 
 from valueflow.errors import InvalidInput, UnknownName
 from valueflow.theories import get_value
+from valueflow.vidb.importers.reading import json_lines
 
 Split = Literal["steer", "judge", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("steer", "judge", "validation", "test")
@@ -89,6 +87,15 @@ class RankingRecord:
     order: tuple[str, ...]
 
 
+def bounded_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of each line of a file of the database, which may be empty.
+
+    Raises:
+        InvalidInput: what `json_lines` refuses, with `LONGEST_LINE` for a limit.
+    """
+    return json_lines(path, limit=LONGEST_LINE, may_be_empty=True)
+
+
 def split_of(ladder_id: str) -> Split:
     """The split of a ladder: fixed by its id, so that growth never moves one, even over registers.
 
@@ -122,7 +129,7 @@ def read_ladders(path: Path) -> list[Ladder]:
     """
     ladders: list[Ladder] = []
     seen: set[str] = set()
-    for where, row in json_lines(path):
+    for where, row in bounded_lines(path):
         ladder = _ladder(where, row)
         for key in (ladder.id, *ladder.rungs):
             if key in seen:
@@ -175,7 +182,7 @@ def read_rankings(path: Path) -> list[RankingRecord]:
         InvalidInput: names file and line: not UTF-8 or JSON, a missing field, an unknown kind, an
             order that is no permutation of what was shown.
     """
-    return [_record(where, row) for where, row in json_lines(path)]
+    return [_record(where, row) for where, row in bounded_lines(path)]
 
 
 def window_of(where: str, row: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
@@ -218,43 +225,3 @@ def _text_ids(where: str, row: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
         raise InvalidInput(f"{where}: {name!r} must be a list of text ids, got {ids!r:.80}")
     return tuple(ids)
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file:line, object) of each line that is not blank.
-
-    Raises:
-        InvalidInput: names file and line: unreadable, not UTF-8, not a JSON object, or longer than
-            `LONGEST_LINE`, of which no more than that is read.
-    """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
-    with file:
-        # Only "\n" ends a line: str.splitlines would also cut at the U+2028 or U+0085 of a text.
-        for number in itertools.count(1):
-            where = f"{path}:{number}"
-            line = file.readline(LONGEST_LINE + 1)
-            if not line:
-                return
-            if len(line) > LONGEST_LINE:
-                raise InvalidInput(
-                    f"{where}: longer than {LONGEST_LINE:,} bytes; write one JSON object a line"
-                )
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if line.strip():
-                yield where, _json_object(where, line)
-
-
-def _json_object(where: str, line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{where}: not UTF-8 at byte {error.start}; convert it") from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{where}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise InvalidInput(f"{where}: expected an object, got {type(row).__name__}")
-    return row

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valueflow.artifacts import write_file
 from valueflow.errors import InvalidInput
 from valueflow.registry import unknown_name
 from valueflow.theories import get_value
@@ -96,10 +97,7 @@ def load_vidb(path: str | Path) -> Vidb:
 
 def save(vidb: Vidb, path: str | Path) -> None:
     """Write parquet; a crash half-way leaves what was there before."""
-    path = Path(path)
-    partial = path.with_suffix(".partial")
-    vidb.frame.to_parquet(partial, index=False)
-    partial.replace(path)
+    write_file(Path(path), vidb.frame.to_parquet(index=False))
 
 
 def read_folder(

