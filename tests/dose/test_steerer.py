@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from valueflow.dose.curve import DoseCurve
 from valueflow.dose.steerer import Card, Steerer, UnreachableTarget, load_card, save_card
 from valueflow.dose.sweep import Decoding, sweep
 from valueflow.errors import ArtifactError, InvalidInput, StaleArtifact, UnknownName
+from valueflow.hives.profile import ValueProfile, ValueScore
 from valueflow.models import load
 from valueflow.steering.vector import SteeringVector
 
@@ -106,3 +108,71 @@ def test_a_damaged_card_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"max_new_tokens": 12', '"max_new_tokens": 13'))
     with pytest.raises(ArtifactError):
         load_card(tmp_path / "power")
+
+
+def profile(**given):
+    """Values by short name: an intensity, and from how many texts it is."""
+    status = {0: "silent", 1: "single"}
+    scores = {
+        f"svt/{name}": ValueScore(
+            f"svt/{name}",
+            intensity if n else math.nan,
+            0.5 if n > 1 else math.nan,
+            n,
+            1 / len(given) if n else 0.0,
+            status.get(n, "ok"),
+            (),
+        )
+        for name, (intensity, n) in given.items()
+    }
+    return ValueProfile(scores, 9, 4, 0.2, "planted", "planted")
+
+
+def test_a_profile_steers_what_is_calibrated_and_well_known():
+    steerer = Steerer(loaded(), [card(), card("svt/benevolence")])
+    person = profile(power=(4.0, 6), benevolence=(3.0, 1), security=(2.0, 5), face=(0.0, 0))
+    assert steerer.profile_targets(person) == {"svt/power": 4.0}
+    assert steerer.generate(PROMPTS, profile=person) == answers({"svt/power": 0.4})
+
+
+def test_targets_win_over_the_profile_under_any_name_and_per_prompt():
+    steerer = Steerer(loaded(), [card(), card("svt/benevolence")])
+    person = profile(power=(4.0, 6), benevolence=(2.0, 5))
+    mixed = [{"Power": -3}, {}, {"pvq/benevolence": 0.0, "power": 1}]
+    expected = [
+        answers({"svt/power": -0.3, "svt/benevolence": 0.2}, PROMPTS[:1])[0],
+        answers({"svt/power": 0.4, "svt/benevolence": 0.2}, PROMPTS[1:2])[0],
+        answers({"svt/power": 0.1}, PROMPTS[2:])[0],
+    ]
+    assert steerer.generate(PROMPTS, mixed, profile=person) == expected
+
+
+@pytest.mark.parametrize(
+    ("person", "says"),
+    [
+        (profile(security=(3.0, 4), power=(2.0, 1)), "speak of svt/security, calibrated is svt/p"),
+        (profile(power=(2.0, 1), face=(0.0, 0)), "speak of no value, calibrated is svt/power"),
+    ],
+)
+def test_a_profile_of_which_nothing_can_be_steered_is_refused(person, says, monkeypatch):
+    nothing_is_generated(monkeypatch)
+    for targets in ({}, {"power": 1}):
+        with pytest.raises(InvalidInput, match=says):
+            Steerer(loaded(), [card()]).generate(PROMPTS, targets, profile=person)
+
+
+def test_an_unreachable_profile_raises_unless_a_target_takes_its_place(monkeypatch):
+    steerer = Steerer(loaded(), [card(), card("svt/benevolence")])
+    person = profile(power=(9.0, 6), benevolence=(2.0, 5))
+    steered = steerer.generate(PROMPTS, {"power": 4}, profile=person)
+    assert steered == answers({"svt/power": 0.4, "svt/benevolence": 0.2})
+    nothing_is_generated(monkeypatch)
+    with pytest.raises(UnreachableTarget, match=r"svt/power \+9.0.*-5.00 to \+5.00"):
+        steerer.generate(PROMPTS, [{"power": 4}, {}, {}], profile=person)
+
+
+def nothing_is_generated(monkeypatch):
+    def sweep(*arguments, **options):
+        pytest.fail("something was generated")
+
+    monkeypatch.setattr("valueflow.dose.steerer.sweep", sweep)

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from valueflow.errors import InvalidInput
-from valueflow.hives.batches import anchor_batches, mixed_batches
+from valueflow.hives.batches import anchor_batches, mixed_batches, with_pairs
 from valueflow.hives.labels import labels_for
 from valueflow.hives.losses import stage_two
 from valueflow.theories import get_theory
@@ -204,6 +204,89 @@ def test_groups_that_cannot_give_a_pair_are_left_out():
         assert set(batch[4:6]) == {svt[0], svt[1]} and set(batch[6:]) == {svt[0], duty[0]}
     with pytest.raises(InvalidInput, match="instances: a batch needs 2 groups .* got 1"):
         mixed_batches(labels, instances, concepts, batch_size=16, rng=rng())
+
+
+class ListedBatches:
+    """Batches as they are given, by epoch; the last ones may be short."""
+
+    batch_size = 3
+
+    def __init__(self, *epochs):
+        self.epochs, self.epoch = epochs, 0
+
+    def __len__(self):
+        return len(self.epochs[0])
+
+    def __iter__(self):
+        return iter(self.epochs[self.epoch])
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+def test_pairs_follow_each_batch_of_the_tree_whatever_its_length():
+    labels = planted(per_cell=4)
+    instances, concepts = grouped(labels)
+    epochs = [[0, 1, 2], [3, 4, 5], [6]], [[6, 0, 4], [2, 3, 1], [5]]
+    batches = with_pairs(ListedBatches(*epochs), labels, instances, concepts, pairs=2, rng=rng())
+    assert batches.sizes == (3, 4, 4) and batches.batch_size == 11 and len(batches) == 3
+    for epoch, trees in enumerate(epochs):
+        batches.set_epoch(epoch)
+        assert [batch[:-8] for batch in batches] == trees
+        for batch in batches:
+            for rows, groups in ((batch[-8:-4], instances), (batch[-4:], concepts)):
+                first, second = rows[:2], rows[2:]
+                assert first[0] != first[1] and second[0] != second[1]
+                assert groups[first[0]] == groups[first[1]] >= 0
+                assert groups[second[0]] == groups[second[1]] >= 0
+                assert groups[first[0]] != groups[second[0]]
+            for a, b in (batch[-4:-2], batch[-2:]):
+                assert labels.theories[a] != labels.theories[b]
+
+
+def test_pairs_behind_batches_of_anchors_are_mixed_batches():
+    labels = planted()
+    instances, concepts = grouped(labels)
+    mixed = mixed_batches(labels, instances, concepts, batch_size=32, n_positives=3, rng=rng(5))
+    own = rng(5)
+    tree = anchor_batches(labels, batch_size=16, n_positives=3, rng=own)
+    paired = with_pairs(tree, labels, instances, concepts, pairs=4, rng=own)
+    assert paired.sizes == mixed.sizes
+    for epoch in (0, 2):
+        mixed.set_epoch(epoch)
+        paired.set_epoch(epoch)
+        assert list(paired) == list(mixed)
+    # The generator goes on after the tree: another tree from it would be another one.
+    assert own.integers(2**63) != rng(5).integers(2**63)
+
+
+def test_no_pairs_leave_the_tree_as_it_is():
+    labels = planted(per_cell=4)
+    nothing = [-1] * len(labels)
+    tree = anchor_batches(labels, batch_size=8, rng=rng())
+    batches = with_pairs(tree, labels, nothing, nothing, pairs=0, rng=rng())
+    assert batches.sizes == (8, 0, 0) and list(batches) == list(tree)
+
+
+def test_too_few_groups_that_can_give_a_pair_are_refused():
+    labels = labels_for(["svt/power", "svt/power", "svt/face", "duty/justice"] * 2, [1] * 8)
+    two, alone, across = [0, 0, 1, 1] * 2, list(range(8)), [0, 1, 2, 0] * 2
+
+    def paired(instances, anchors, pairs):
+        return with_pairs(ListedBatches([[0, 1]]), labels, instances, anchors, pairs=pairs,
+                          rng=rng())  # fmt: skip
+
+    for instances, anchors, pairs, message in (
+        (two, across, 3, "instances: a batch needs 3 .* got 2"),
+        (alone, across, 1, "instances: a batch needs 1 .* got 0"),
+        # Of the concepts 0, 1 and 2 only the first has texts of two theories.
+        (two, across, 2, "anchors: a batch needs 2 .* got 1"),
+        (two, [-1] * 8, 1, "anchors: a batch needs 1 .* got 0"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            paired(instances, anchors, pairs)
+    ((*tree, a, b, c, d),) = paired(two, across, 1)
+    assert tree == [0, 1] and two[a] == two[b] and {c % 4, d % 4} == {0, 3}
 
 
 @pytest.mark.parametrize(("batch_size", "n_positives"), [(4, 4), (1, 1), (8, 0), (0, 1)])

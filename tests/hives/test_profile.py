@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from valueflow.errors import InvalidInput, UnknownName
-from valueflow.hives.profile import ValueProfile, compare
+from valueflow.hives.encoder import ValueEncoder
+from valueflow.hives.profile import ValueProfile, _trained, compare
+from valueflow.hives.similarity import unrelated_cosine
 from valueflow.vidb import Vidb
 
 VALUES = ("mft/care-harm", "svt/face", "svt/power", "svt/security")
@@ -309,3 +311,85 @@ def test_a_value_the_profile_lacks_is_named():
 def test_scores_are_values_that_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         profile(MIXED)["power"].intensity = 3.0
+
+
+def crowded(texts):
+    """As `embed`, with a little of the same in every text that speaks of a value."""
+    rows = embed(texts)
+    rows[rows[:, 2 * len(VALUES)] == 0] += 0.7 * np.eye(14)[-1]
+    return rows
+
+
+def test_what_is_unrelated_is_learned_from_database_and_encoder_alone():
+    learned = unrelated_cosine(crowded(VIDB.frame["text"].tolist()), VIDB)
+    assert 0.1 < learned < 0.5
+    found = profile(MIXED, embed=crowded, k=len(VIDB), min_similarity=None)
+    other = profile(["svt/face 3 q"], embed=crowded, k=len(VIDB), min_similarity=None, seed=4)
+    assert found.min_similarity == other.min_similarity == learned
+    given = profile(MIXED, embed=crowded, k=len(VIDB), min_similarity=learned)
+    assert repr(found) == repr(given)
+    assert ValueProfile.from_json(found.to_json()).min_similarity == learned
+
+
+def test_the_learned_threshold_keeps_what_is_planted_and_silences_the_rest():
+    found = profile(MIXED, embed=crowded, k=8, min_similarity=None)
+    assert found["power"].intensity == pytest.approx(7, abs=1)
+    assert found["security"].intensity == pytest.approx(-6, abs=1)
+    assert found["power"].n_texts == found["security"].n_texts == 2
+    loose = profile(MIXED, embed=crowded, k=len(VIDB), min_similarity=0.0)
+    assert loose["power"].n_texts == 4
+    nothing = profile(["weather", "traffic", "noon"], embed=crowded, min_similarity=None)
+    assert nothing.silent == VALUES
+
+
+def test_unrelated_texts_that_point_apart_leave_the_threshold_at_zero():
+    def apart(texts):
+        return embed(texts) - 0.25 * embed([f"{v} 0" for v in VALUES]).sum(axis=0)
+
+    assert profile(MIXED, embed=apart, min_similarity=None).min_similarity == 0.0
+
+
+def test_a_text_of_the_database_is_its_own_neighbour():
+    row = VIDB.frame.iloc[25]
+    score = profile([row["text"]], k=1)[row["value"]]
+    assert score.intensity == pytest.approx(row["intensity"])
+    ladder = VIDB.frame["id"] == row["id"]
+    without = Vidb(VIDB.frame.loc[~ladder].reset_index(drop=True))
+    assert profile([row["text"]], vidb=without, k=1).scores[row["value"]].status == "single"
+
+
+class FakeEncoder(ValueEncoder):
+    def __init__(self, name):
+        super().__init__(None, name=name or "hives")
+
+    def embed(self, texts):
+        return embed(texts)
+
+
+def test_the_trained_encoder_and_the_starter_database_are_the_defaults(monkeypatch):
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return FakeEncoder(name)
+
+    _trained.cache_clear()
+    monkeypatch.setattr("valueflow.hives.profile.load_value_encoder", load)
+    monkeypatch.setattr("valueflow.hives.profile.load_starter", lambda: VIDB)
+    try:
+        found = [ValueProfile.from_texts(MIXED, seed=s) for s in (0, 1)]
+        small = ValueProfile.from_texts(MIXED, encoder="hives-small", seed=0)
+    finally:
+        _trained.cache_clear()
+    assert loaded == [None, "hives-small"]
+    assert [p.encoder for p in (*found, small)] == ["hives", "hives", "hives-small"]
+    assert found[0].vidb == VIDB.fingerprint()
+    by_hand = ValueProfile.from_texts(MIXED, embed=embed, vidb=VIDB, encoder="hives", seed=0)
+    assert repr(found[0]) == repr(by_hand)
+    assert ValueProfile.from_texts(MIXED, embed=embed, seed=0).encoder == "unnamed"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1.01, -2.0])
+def test_a_threshold_that_is_no_cosine_is_refused(bad):
+    with pytest.raises(InvalidInput, match="min_similarity is a cosine"):
+        profile(MIXED, min_similarity=bad)

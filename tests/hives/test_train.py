@@ -1,179 +1,469 @@
-import functools
+import dataclasses
+import os
+import random
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from planted import PlantedEncoder, planted_set
-
-from valueflow.errors import InvalidInput
-from valueflow.hives.train import (
-    GradedSet,
-    agreement,
-    corpus_sets,
-    neutral_sets,
-    pair_weights,
-    train_head,
-    vidb_sets,
+from planted import (
+    AGAINST,
+    FILLERS,
+    FOR,
+    VALUES,
+    in_order,
+    planted_base,
+    planted_texts,
+    stance_text,
 )
-from valueflow.vidb import load_starter
+from threads import one_thread  # noqa: F401
 
-VALUES = ("svt/power", "svt/hedonism", "mft/care")
-ENCODER = PlantedEncoder()
+import valueflow.hives.train as module
+from valueflow.errors import InvalidInput
+from valueflow.hives.batches import with_pairs
+from valueflow.hives.build import axes_of, build, load_trained, save_encoder
+from valueflow.hives.encoder import ValueEncoder
+from valueflow.hives.labels import labels_for
+from valueflow.hives.recipe import Recipe
+from valueflow.hives.texts import TrainingTexts, anchor_texts, join
+from valueflow.hives.train import SpaceLoss, train
+from valueflow.hives.units import unit_batches
+from valueflow.theories.anchors import Anchor
+
+TOUCHED = ("mft/care-harm", "mft/liberty-oppression")
+HELD_OUT = planted_texts(seed=9)
 
 
-def sets(seed, **options):
-    return [planted_set(value, seed=seed, **options) for value in VALUES]
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VALUEFLOW_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
-@functools.cache
-def trained(seed=0, shuffle=False):
-    return train_head(
-        ENCODER, sets(0, shuffle=shuffle), sets(1, n_ladders=10, shuffle=shuffle), rank=8, seed=seed
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return planted_base(tmp_path_factory.mktemp("base"))
+
+
+def recipe_for(base, **changes):
+    settings = {
+        "base": base,
+        "max_tokens": 64,
+        "lora_rank": 4,
+        "epochs": (4.0, 0.0),
+        "units": (6, 4),
+        "pairs": 2,
+        "learning_rates": (1e-2, 1e-2),
+        "axes_rate": 5e-2,
+        "precision": "fp32",
+    }
+    return Recipe(**settings | changes)
+
+
+def untrained(base, **options):
+    settings = {"rank": 4, "upper_blocks": None, "max_tokens": 64, "seed": 0}
+    return build(base, **settings | options).eval()
+
+
+def space(model):
+    return ValueEncoder(model, name="planted")
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    texts = planted_texts(seed=0, n_ladders=15)
+    return train(recipe_for(base), texts, tmp_path_factory.mktemp("trained"))
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def largest_difference(one, other):
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+SHORT = {"epochs": (1.6, 0.0)}
+N_SHORT = 8
+
+
+@pytest.fixture(scope="module")
+def short(base, tmp_path_factory):
+    """A few steps, for what does not need more."""
+    texts = planted_texts(seed=0, n_ladders=5)
+    return weights(train(recipe_for(base, **SHORT), texts, tmp_path_factory.mktemp("short")))
+
+
+def test_the_planted_order_is_found_in_ladders_never_seen(base, trained):
+    before = in_order(space(untrained(base)), HELD_OUT)
+    after = in_order(space(trained), HELD_OUT)
+    assert np.mean(list(before.values())) < 0.65, before
+    assert np.mean(list(after.values())) > 0.9, after
+    assert min(after.values()) > 0.8, after
+
+
+def test_placebo_shuffled_grades_teach_nothing(base, tmp_path):
+    texts = planted_texts(seed=0, n_ladders=15, shuffle=True)
+    found = in_order(space(train(recipe_for(base), texts, tmp_path)), HELD_OUT)
+    assert 0.35 < np.mean(list(found.values())) < 0.65, found
+
+
+def test_the_base_itself_is_not_trained(base, trained):
+    plain = dict(untrained(base).named_parameters())
+    for name, parameter in trained.named_parameters():
+        assert parameter.requires_grad != torch.equal(parameter, plain[name]), name
+    assert not trained.training
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(base, short, tmp_path):
+    texts = planted_texts(seed=0, n_ladders=5)
+    torch.manual_seed(99)  # what was drawn before does not count
+    again = weights(train(recipe_for(base, **SHORT), texts, tmp_path / "again"))
+    assert largest_difference(short, again) == 0
+    other = weights(train(recipe_for(base, **SHORT, seed=1), texts, tmp_path / "other"))
+    assert largest_difference(short, other) > 0.01
+
+
+def cut_off(monkeypatch, after):
+    """The next training stops in step `after` + 1."""
+    calls, forward = [], SpaceLoss.forward
+
+    def failing(self, features, labels):
+        calls.append(1)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return forward(self, features, labels)
+
+    monkeypatch.setattr(SpaceLoss, "forward", failing)
+
+
+def test_a_training_that_was_cut_off_goes_on_where_it_was(base, short, tmp_path, monkeypatch):
+    texts = planted_texts(seed=0, n_ladders=5)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_off(patch, after=7)  # in the second epoch
+        train(recipe_for(base, **SHORT), texts, tmp_path, checkpoint_every=3)
+    seen, forward = [], SpaceLoss.forward
+    monkeypatch.setattr(
+        SpaceLoss, "forward", lambda *args: seen.append(args[2].tolist()) or forward(*args)
+    )
+    resumed = weights(train(recipe_for(base, **SHORT), texts, tmp_path, resume=True))
+    assert len(seen) == N_SHORT - 6
+    assert largest_difference(short, resumed) < 1e-5
+
+
+def test_a_second_stage_that_was_cut_off_goes_on_where_it_was(base, tmp_path, monkeypatch):
+    both = recipe_for(base, epochs=(0.3, 0.4))  # parts of an epoch
+    texts = join([planted_texts(seed=0, n_ladders=8), concepts()])
+    through = weights(train(both, texts, tmp_path / "through"))
+    steps = [len(list((tmp_path / "through" / f"stage-{s}").glob("checkpoint-*"))) for s in (1, 2)]
+    assert steps == [1, 1]
+    n_first = max(1, round(0.3 * len(batches_of(both, texts, 1))))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_off(patch, after=n_first + 3)
+        train(both, texts, tmp_path / "cut", checkpoint_every=2)
+    resumed = weights(train(both, texts, tmp_path / "cut", resume=True))
+    assert largest_difference(through, resumed) < 1e-5
+
+
+def test_resuming_where_nothing_is_starts_and_starting_anew_forgets(
+    base, short, tmp_path, monkeypatch
+):
+    texts = planted_texts(seed=0, n_ladders=5)
+    stale = tmp_path / "stage-2" / "checkpoint-9"
+    stale.mkdir(parents=True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_off(patch, after=5)
+        train(recipe_for(base, **SHORT, seed=1), texts, tmp_path, checkpoint_every=3)
+    assert not stale.exists()
+    anew = weights(train(recipe_for(base, **SHORT), texts, tmp_path))
+    fresh = weights(train(recipe_for(base, **SHORT), texts, tmp_path / "new", resume=True))
+    assert largest_difference(short, anew) == largest_difference(short, fresh) == 0
+
+
+def test_every_epoch_deals_all_texts_in_other_batches(base, tmp_path, monkeypatch):
+    texts, seen, forward = planted_texts(seed=0, n_ladders=5), [], SpaceLoss.forward
+    monkeypatch.setattr(
+        SpaceLoss, "forward", lambda *args: seen.append(args[2].tolist()) or forward(*args)
+    )
+    train(recipe_for(base, epochs=(2.0, 0.0)), texts, tmp_path)
+    assert len(seen) == 10
+    for epoch in (seen[:5], seen[5:]):
+        assert {row for batch in epoch for row in batch} == set(range(len(texts)))
+    assert {frozenset(b) for b in seen[:5]} != {frozenset(b) for b in seen[5:]}
+
+
+def concepts(n=6):
+    """Anchors that join care and power in the words of care; each has a word of its own."""
+    rng = np.random.default_rng(3)
+
+    def said(word, rung):
+        return tuple(
+            stance_text(TOUCHED[0], rung, [word] * 3, rng) + f" {FILLERS[-k]}" for k in (1, 2, 3, 4)
+        )
+
+    return anchor_texts(
+        [
+            Anchor(
+                f"concept-{i}",
+                "planted",
+                (("mft/care-harm", 1), ("svt/power", 1)),
+                "planted",
+                said(FILLERS[i], 2),
+                said(FILLERS[i], -2),
+            )
+            for i in range(n)
+        ]
     )
 
 
-def within_ladders(head, graded):
-    """Share of pairs of one ladder, more than 3 apart, that the head orders right."""
-    ladders = np.array(graded.ladders)
-    parts = []
-    for ladder in dict.fromkeys(graded.ladders):
-        own = np.flatnonzero(ladders == ladder)
-        texts = tuple(graded.texts[i] for i in own)
-        part = GradedSet(graded.value, texts, graded.intensities[own], None, 1.0)
-        parts.append(agreement(ENCODER, head, [part]))
-    return float(np.mean(parts))
+def batches_of(recipe, texts, stage):
+    rng = np.random.default_rng(4)
+    tree = unit_batches(texts, n_units=recipe.units[stage - 1], rng=rng)
+    if stage == 1:
+        return tree
+    groups = (texts.instances.tolist(), texts.concepts.tolist())
+    return with_pairs(tree, texts.labels, *groups, pairs=recipe.pairs, rng=rng)
 
 
-def test_the_planted_order_is_found_in_ladders_never_seen():
-    held_out = sets(2)
-    assert agreement(ENCODER, trained(), held_out) > 0.9
-    assert all(within_ladders(trained(), graded) > 0.95 for graded in held_out)
+def mean_losses(model, texts, recipe, stage, targets=None):
+    pairs = recipe.pairs if stage == 2 else 0
+    loss = SpaceLoss(model, texts, recipe, pairs=pairs, targets=targets)
+    with torch.no_grad():
+        found = [
+            {k: float(v) for k, v in loss(*fed(model, texts, rows)).items()}
+            for rows in batches_of(recipe, texts, stage)
+        ]
+    return {name: np.mean([f[name] for f in found if name in f]) for name in found[0]}
 
 
-def test_placebo_shuffled_labels_teach_nothing():
-    head = trained(shuffle=True)
-    assert agreement(ENCODER, head, sets(2)) == pytest.approx(0.5, abs=0.12)
+def fed(model, texts, rows):
+    """A batch as the trainer hands it over."""
+    return [dict(model.preprocess([texts.texts[row] for row in rows]))], torch.tensor(rows)
 
 
-def test_the_prototype_alone_does_not_know_the_planted_order():
-    head = trained()
-    alone = type(head)(**(vars(head) | {"P": head.P * 0, "prototype": np.float32([0, 1, 1])}))
-    assert agreement(ENCODER, alone, sets(2)) == pytest.approx(0.5, abs=0.1)
-    # So validation gives it little weight.
-    assert head.prototype[2] <= 0.5
+def test_the_second_stage_ties_instances_and_concepts_together(base, tmp_path):
+    texts = join([planted_texts(seed=0, n_ladders=8), concepts()])
+    recipe = recipe_for(base, epochs=(0.0, 2.0))
+    before = mean_losses(untrained(base), texts, recipe, 2)
+    after = mean_losses(train(recipe, texts, tmp_path), texts, recipe, 2)
+    assert list(before) == ["hierarchical", "graded", "spread", "instances", "anchors"]
+    assert after["instances"] < 0.8 * before["instances"], (before, after)
+    assert after["anchors"] < 0.8 * before["anchors"], (before, after)
 
 
-def test_same_seed_same_head_and_the_callers_generator_is_untouched():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
-    again = trained.__wrapped__()
-    assert torch.equal(torch.rand(3), expected)
-    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
-    assert again.fingerprint() == trained().fingerprint() != trained(seed=1).fingerprint()
+def test_a_student_learns_the_scores_of_its_teacher(base, trained, tmp_path):
+    save_encoder(trained, tmp_path / "teacher", base=base, card={})
+    losses = {"graded_weight": 0.0, "tree_weight": 0.0, "teacher": str(tmp_path / "teacher")}
+    recipe = recipe_for(base, **losses, epochs=(6.0, 0.0), seed=1)
+    student = train(recipe, planted_texts(seed=1, n_ladders=15), tmp_path / "student")
+    columns = [axes_of(trained).values.index(value) for value in VALUES]
+
+    def alike(model):
+        found, wanted = (space(m).scores(HELD_OUT.texts)[:, columns].T for m in (model, trained))
+        return np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(found, wanted, strict=True)])
+
+    before, after = alike(untrained(base, seed=1)), alike(student)
+    assert after > 0.9 > before + 0.4, (before, after)
 
 
-def test_pair_weights_sum_to_one_grow_with_the_gap_and_half_stays_within_ladders():
-    graded = planted_set("svt/power", seed=3, n_ladders=8)
-    weights = pair_weights(graded)
-    ladders = np.array(graded.ladders)
-    same = ladders[:, None] == ladders[None, :]
-    gap = graded.intensities[:, None] - graded.intensities[None, :]
-    assert weights.sum() == pytest.approx(1)
-    assert (weights[gap <= 1.5] == 0).all() and (weights[gap > 1.5] > 0).all()
-    flat = pair_weights(GradedSet(graded.value, graded.texts, graded.intensities, None, 1.0))
-    assert flat.sum() == pytest.approx(1)
-    assert weights[same].sum() == pytest.approx(0.5 + 0.5 * flat[same].sum())
-    np.testing.assert_allclose(weights[~same], flat[~same] / 2)
-    np.testing.assert_allclose(flat, np.where(gap > 1.5, np.minimum(gap, 8), 0) * flat.max() / 8)
+def test_a_teacher_of_other_values_is_refused(base, tmp_path):
+    model = untrained(base)
+    axes_of(model).values.reverse()
+    save_encoder(model, tmp_path / "teacher", base=base, card={})
+    with pytest.raises(InvalidInput, match="a teacher of other values than the student's"):
+        train(recipe_for(base, teacher=str(tmp_path / "teacher")), HELD_OUT, tmp_path / "student")
 
 
-@pytest.mark.parametrize("ladders", [None, ("a",) * 4, tuple("abcd")])
-def test_sets_without_a_pair_are_refused_instead_of_training_on_nan(ladders):
-    intensities = np.array([0.0, 0.5, 1.0, 1.4]) if ladders != tuple("abcd") else np.arange(4) * 4.0
-    graded = GradedSet("svt/power", tuple("wxyz"), intensities, ladders, 1.0)
-    with pytest.raises(InvalidInput, match="svt/power: no two texts"):
-        pair_weights(graded)
+HIDDEN = {
+    "hidden": 32,
+    "width": 16,
+    "dropout": 0.1,
+    "tune_epochs": 2.0,
+    "tune_rate": 1e-2,
+    "tune_units": 6,
+    "epochs": (8.0, 2.0),
+}
 
 
-def test_a_corpus_without_ladders_adds_a_value():
-    ladders = planted_set("svt/security", seed=0)
-    corpus = GradedSet(ladders.value, ladders.texts, ladders.intensities, None, 0.3)
-    validation = sets(1, n_ladders=10)
-    head = train_head(ENCODER, [*sets(0), corpus], validation, rank=8, epochs=90, seed=0)
-    assert agreement(ENCODER, head, [planted_set("svt/security", seed=2)]) > 0.85
+@pytest.fixture(scope="module")
+def layered(base, tmp_path_factory):
+    """An encoder with a hidden layer, and where it is saved."""
+    folder = tmp_path_factory.mktemp("layered")
+    texts = join([planted_texts(seed=0, n_ladders=15), concepts()])
+    model = train(recipe_for(base, **HIDDEN), texts, folder / "work")
+    save_encoder(model, folder / "space", base=base, card={})
+    return model, folder / "space"
 
 
-def test_agreement_counts_pairs_more_than_the_gap_apart():
-    graded = planted_set("svt/power", seed=0, n_ladders=4)
-    features = ENCODER.features(graded.texts)[:, 0]
-    pairs = [
-        features[i] > features[j]
-        for i, a in enumerate(graded.intensities)
-        for j, b in enumerate(graded.intensities)
-        if a - b > 5
-    ]
-    head = trained()
-    plain = type(head)(
-        text_mean=head.text_mean * 0,
-        text_sd=np.ones_like(head.text_sd),
-        value_mean=head.value_mean * 0,
-        value_sd=np.ones_like(head.value_sd),
-        P=np.eye(1, len(head.text_mean), dtype=np.float32),
-        Q=np.zeros((1, len(head.value_mean)), dtype=np.float32),
-        q=np.ones(1, dtype=np.float32),
-        prototype=np.float32([0, 1, 0]),
+def test_with_a_hidden_layer_the_planted_order_is_found_too(layered):
+    after = in_order(space(layered[0]), HELD_OUT)
+    assert np.mean(list(after.values())) > 0.9, after
+    loaded = load_trained(layered[1])
+    assert loaded.get_embedding_dimension() == 16
+    np.testing.assert_allclose(
+        space(loaded).embed(HELD_OUT.texts), space(layered[0]).embed(HELD_OUT.texts), atol=0.02
     )
-    assert agreement(ENCODER, plain, [graded], gap=5.0) == pytest.approx(np.mean(pairs))
 
 
-def test_every_value_of_the_database_is_a_set_with_its_ladders():
-    vidb = load_starter()
-    found = {graded.value: graded for graded in vidb_sets(vidb, "judge")}
-    assert tuple(found) == vidb.values
-    rows = vidb.of("power", "judge").frame
-    assert found["svt/power"].texts == tuple(rows["text"])
-    assert found["svt/power"].ladders == tuple(rows["ladder"])
+BRIEF = HIDDEN | {"tune_epochs": 1.5, "epochs": (2.0, 1.0)}
 
 
-def corpus(rows):
-    columns = ["text", "value", "direction", "grade"]
-    return pd.DataFrame(rows, columns=columns).astype({"direction": object, "grade": object})
+@pytest.fixture(scope="module")
+def through(base, tmp_path_factory):
+    """The weights of a training in three phases that was not cut off."""
+    texts, folder = join([planted_texts(seed=0, n_ladders=5), concepts()]), tmp_path_factory
+    return train(recipe_for(base, **BRIEF), texts, folder.mktemp("through")).state_dict()
 
 
-def test_corpus_rows_are_grouped_and_graded():
-    grades = [1.0, 0.5, 0.0, -0.5, -1.0]
-    rows = [(f"p{i}", "svt/power", int(np.sign(grades[i % 5])), grades[i % 5]) for i in range(10)]
-    rows += [(f"h{i}", "svt/hedonism", (-1) ** i, None) for i in range(8)]
-    rows += [(f"too few {i}", "svt/security", 1, grades[i]) for i in range(5)]
-    rows += [(f"one grade {i}", "svt/tradition", 1, 0.5) for i in range(9)]
-    rows += [(f"only touched {i}", "svt/face", None, None) for i in range(9)]
-    hedonism, power = corpus_sets(corpus(rows), weight=0.2)
-    assert (hedonism.value, power.value) == ("svt/hedonism", "svt/power")
-    assert power.texts == tuple(f"p{i}" for i in range(10))
-    assert power.intensities.tolist() == [8.0, 4.0, 0.0, -4.0, -8.0] * 2
-    assert hedonism.intensities.tolist() == [4.0, -4.0] * 4
-    assert power.ladders is None and power.weight == 0.2
+@pytest.mark.parametrize(("after", "phase"), [(4, "tune"), (15, "stage-1"), (30, "stage-2")])
+def test_each_phase_can_be_cut_off(base, through, tmp_path, monkeypatch, after, phase):
+    texts = join([planted_texts(seed=0, n_ladders=5), concepts()])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_off(patch, after=after)
+        train(recipe_for(base, **BRIEF), texts, tmp_path, checkpoint_every=3)
+    reached = [name for name in ("tune", "stage-1", "stage-2") if (tmp_path / name).exists()]
+    assert reached[-1] == phase
+    resumed = train(recipe_for(base, **BRIEF), texts, tmp_path, resume=True).state_dict()
+    assert largest_difference(through, resumed) < 1e-4
 
 
-def test_neutral_texts_are_middle_rungs_of_other_values_of_the_split():
-    vidb = load_starter()
-    found = {graded.value: graded for graded in neutral_sets(vidb, "judge", n=20, seed=0)}
-    assert tuple(found) == vidb.values
-    graded, own = found["svt/power"], vidb.of("power", "judge").frame
-    assert graded.texts[: len(own)] == tuple(own["text"])
-    assert (graded.intensities[len(own) :] == 0).all() and graded.ladders is None
-    added = vidb.frame.set_index("text").loc[list(graded.texts[len(own) :])]
-    assert len(added) == 20
-    assert set(added["rung"]) == {3} and set(added["split"]) == {"judge"}
-    assert "svt/power" not in set(added["value"])
-    again = {graded.value: graded for graded in neutral_sets(vidb, "judge", n=20, seed=0)}
-    other = {graded.value: graded for graded in neutral_sets(vidb, "judge", n=20, seed=1)}
-    assert again["svt/power"].texts == graded.texts != other["svt/power"].texts
+def test_a_start_gives_its_adapter_and_not_its_space(base, layered, tmp_path):
+    texts = join([planted_texts(seed=0, n_ladders=5), concepts()])
+    recipe = recipe_for(base, **HIDDEN | {"start": str(layered[1]), "width": 8})
+    model = train(recipe, texts, tmp_path / "work")
+    assert not (tmp_path / "work" / "tune").exists()
+    save_encoder(model, tmp_path / "space", base=base, card={})
+    found = load_trained(tmp_path / "space")
+    assert found.get_embedding_dimension() == 8
+    np.testing.assert_allclose(
+        space(found).embed(HELD_OUT.texts), space(model).embed(HELD_OUT.texts), atol=0.02
+    )
 
 
-def test_a_database_of_one_value_has_no_neutral_texts():
-    assert neutral_sets(load_starter().of("power"), "judge", seed=0) == []
+def touching(*, seed, n=60):
+    """Texts for or against one of two values, or on neither; it is not said which way."""
+    rng = np.random.default_rng(seed)
+    texts, touches = [], []
+    for number in range(n):
+        topic = rng.choice(FILLERS, 3).tolist()
+        value = (*TOUCHED, None)[number % 3]
+        rung = 2 if number % 2 else -2
+        texts.append(stance_text(value or TOUCHED[0], rung if value else 0, topic, rng))
+        touches.append((value,) if value else ("svt/power",))
+    labels = labels_for([own[0] for own in touches], [0] * n)
+    asked = ((*TOUCHED, "svt/power"),) * n
+    return TrainingTexts(
+        tuple(texts), labels, (None,) * n, np.full(n, -1), tuple(touches), asked, ("touching",)
+    )
+
+
+def told_apart(model, texts, value):
+    """Share of pairs where the text that touches the value is farther from 0 on its axis."""
+    size = np.abs(space(model).scores(texts.texts)[:, space(model).values.index(value)])
+    touched = np.array([value in own for own in texts.touches])
+    return (size[touched][:, None] > size[~touched][None, :]).mean()
+
+
+def test_texts_that_touch_a_value_train_the_size_of_its_score(base, tmp_path):
+    texts = join([planted_texts(seed=0, values=VALUES[:3], n_ladders=4), touching(seed=0)])
+    recipe = recipe_for(base, epochs=(12.0, 0.0))
+    model, held_out = train(recipe, texts, tmp_path), touching(seed=5)
+    before = np.mean([told_apart(untrained(base), held_out, value) for value in TOUCHED])
+    after = np.mean([told_apart(model, held_out, value) for value in TOUCHED])
+    assert after > 0.8 > before + 0.1, (before, after)
+
+
+def test_batches_of_touching_texts_have_no_other_loss(base):
+    texts, model = touching(seed=0), untrained(base)
+    loss = SpaceLoss(model, texts, recipe_for(base, touch_weight=3.0))
+    (three,), (one,) = (
+        list(
+            SpaceLoss(model, texts, recipe_for(base, touch_weight=w))(
+                *fed(model, texts, [0, 1, 2])
+            ).values()
+        )
+        for w in (3.0, 1.0)
+    )
+    assert list(loss(*fed(model, texts, [0, 1, 2]))) == ["touch"]
+    assert float(three.detach()) == pytest.approx(3 * float(one.detach()))
+
+
+def test_reading_in_groups_of_like_length_changes_no_loss(base, monkeypatch):
+    texts = join([planted_texts(seed=0, n_ladders=4), concepts()])
+    uneven = dataclasses.replace(
+        texts, texts=tuple(" ".join([t] * (1 + i % 5)) for i, t in enumerate(texts.texts))
+    )
+    recipe, model = recipe_for(base, spread_weight=1.0), untrained(base)
+    found = []
+    for groups in (1, 2, 7):
+        monkeypatch.setattr(module, "LENGTH_GROUPS", groups)
+        targets = torch.zeros(len(uneven), len(axes_of(model).values))
+        found.append(mean_losses(model, uneven, recipe, 2, targets))
+    assert found[0].keys() == {
+        "hierarchical",
+        "graded",
+        "spread",
+        "instances",
+        "anchors",
+        "teacher",
+    }
+    assert all(loss > 0 for loss in found[0].values())
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-4)
+
+
+def test_each_loss_has_its_weight(base):
+    texts, model = join([planted_texts(seed=0, n_ladders=4), concepts()]), untrained(base)
+    targets = torch.ones(len(texts), len(axes_of(model).values))
+    plain = mean_losses(model, texts, recipe_for(base, spread_weight=1.0), 2, targets)
+    weights = {"tree_weight": 2.0, "graded_weight": 3.0, "teacher_weight": 5.0}
+    changed = recipe_for(base, spread_weight=7.0, **weights)
+    ratios = {"hierarchical": 2, "graded": 3, "teacher": 5, "spread": 7}
+    ratios |= {"instances": 1, "anchors": 1}
+    for name, loss in mean_losses(model, texts, changed, 2, targets).items():
+        assert loss == pytest.approx(ratios[name] * plain[name], rel=1e-5), name
+
+
+def test_half_precision_trains_and_gives_the_base_back_as_it_was(base, tmp_path):
+    model = train(recipe_for(base, epochs=(0.3, 0.0), precision="bf16"), HELD_OUT, tmp_path)
+    plain = dict(untrained(base).named_parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter).all()
+        assert parameter.requires_grad or torch.equal(parameter, plain[name]), name
+    assert not torch.equal(axes_of(model).axes, axes_of(untrained(base)).axes)
+
+
+def process_state():
+    return {
+        "environment": dict(os.environ),
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "gradients": torch.is_grad_enabled(),
+        "folder": os.getcwd(),
+        "numpy": [str(part) for part in np.random.get_state()],  # noqa: NPY002
+        "torch": torch.get_rng_state().tolist(),
+    }
+
+
+def test_nothing_of_the_process_is_changed(base, tmp_path):
+    before, here = process_state(), set(os.listdir())
+    train(recipe_for(base, epochs=(0.1, 0.0)), HELD_OUT, tmp_path)
+    after = process_state()
+    assert [name for name in before if before[name] != after[name]] == []
+    assert set(os.listdir()) == here
+    # Type checks draw from Python's generator, but nobody seeds it. And the precision may change.
+    states = []
+    for seed, precision in ((1, "bf16"), (2, "fp32")):
+        random.seed(seed)
+        train(recipe_for(base, epochs=(0.1, 0.0), precision=precision), HELD_OUT, tmp_path)
+        states.append(random.getstate())
+    assert states[0] != states[1]
+
+
+def test_planted_words_are_those_of_their_value_and_side():
+    rng = np.random.default_rng(0)
+    words = stance_text("svt/power", 2, ["word1"], rng).split()
+    assert len(set(words) & set(FOR["svt/power"])) == 2
+    assert not set(words) & set(AGAINST["svt/power"])

@@ -3,7 +3,7 @@ import importlib
 import pytest
 
 from valueflow.errors import UnknownName
-from valueflow.hives.encoder import FrozenEncoder
+from valueflow.hives.encoder import Encoder
 from valueflow.judges import JUDGES, get_judge
 
 
@@ -21,6 +21,6 @@ def test_every_registered_judge_is_where_the_registry_says(name):
 
 
 def test_a_judge_is_built_with_the_options_given():
-    encoder = FrozenEncoder(None, name="none")
+    encoder = Encoder(None, name="none")
     judge = get_judge("prototype", encoder=encoder)
     assert judge.name == "prototype" and judge.encoder is encoder

@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from valueflow import __version__
-from valueflow.cli import calibrate, demo, derive, evaluate, models, steer, theories, vidb
+from valueflow.cli import (
+    calibrate,
+    demo,
+    derive,
+    evaluate,
+    hives,
+    models,
+    profile,
+    steer,
+    theories,
+    vidb,
+)
 from valueflow.errors import ValueflowError
 
 app = typer.Typer(
@@ -21,9 +32,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _verb in (demo, theories, derive, calibrate, steer, evaluate):
+for _verb in (demo, theories, derive, calibrate, steer, evaluate, profile):
     _name = _verb.__name__.rpartition(".")[2]
     app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.run)
+app.add_typer(hives.app, name="hives")
 app.add_typer(models.app, name="models")
 app.add_typer(vidb.app, name="vidb")
 

@@ -13,6 +13,7 @@ from valueflow.dose.curve import DoseCurve
 from valueflow.dose.inverse import Unreachable
 from valueflow.dose.sweep import Decoding, sweep
 from valueflow.errors import InvalidInput, StaleArtifact
+from valueflow.hives.profile import ValueProfile
 from valueflow.models.loading import LoadedModel
 from valueflow.registry import unknown_name
 from valueflow.steering.store import check_fits, load_vector, save_vector
@@ -92,11 +93,32 @@ class Steerer:
             )
         return dose.coefficient
 
+    def profile_targets(self, profile: ValueProfile) -> dict[str, float]:
+        """Value id -> intensity of the profile's values that are calibrated here.
+
+        Values that a single text speaks of, or none, are left out: they are not known well enough.
+        The intensities are taken as they are, though a profile draws them to the middle of the
+        scale; whether they are within reach, `coefficient` says.
+
+        Raises:
+            InvalidInput: no such value; names those of the profile and those calibrated.
+        """
+        known = [value for value, score in profile.scores.items() if score.status == "ok"]
+        usable = {v: profile.scores[v].intensity for v in known if v in self.cards}
+        if not usable:
+            raise InvalidInput(
+                "nothing of the profile can be steered: several texts speak of "
+                f"{', '.join(known) or 'no value'}, calibrated is "
+                f"{', '.join(self.cards) or 'none'}"
+            )
+        return usable
+
     def generate(
         self,
         prompts: Sequence[str],
         targets: Targets | Sequence[Targets] = (),
         *,
+        profile: ValueProfile | None = None,
         decoding: Decoding | None = None,
     ) -> list[str]:
         """One answer per prompt at the target intensities.
@@ -106,21 +128,22 @@ class Steerer:
             targets: value -> intensity, for all prompts or one mapping per prompt; no target, no
                 steering. Several values at once are added up, each by its own curve; how far they
                 disturb each other is not corrected for.
+            profile: somebody's values, for all prompts: `profile_targets` of it. A value that is
+                in `targets` too has the intensity given there.
             decoding: None for the settings that were calibrated; others void the calibration.
 
         Raises:
             UnreachableTarget, UnknownName: as `coefficient`; nothing is generated then.
-            InvalidInput: as many mappings as prompts are needed.
+            InvalidInput: as many mappings as prompts are needed; no value of the profile is usable.
         """
         wanted = [targets] * len(prompts) if isinstance(targets, Mapping) else list(targets)
         if not wanted:
             wanted = [{}] * len(prompts)
         if len(wanted) != len(prompts):
             raise InvalidInput(f"{len(prompts)} prompts but {len(wanted)} target mappings")
-        cells = [
-            {get_value(v).id: self.coefficient(v, x) for v, x in mapping.items()}
-            for mapping in wanted
-        ]
+        base = {} if profile is None else self.profile_targets(profile)
+        merged = [base | {get_value(v).id: x for v, x in mapping.items()} for mapping in wanted]
+        cells = [{v: self.coefficient(v, x) for v, x in mapping.items()} for mapping in merged]
         if decoding is None and self.cards:
             decoding = next(iter(self.cards.values())).decoding
         vectors = {value: card.vector for value, card in self.cards.items()}

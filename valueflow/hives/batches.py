@@ -6,6 +6,7 @@ start and on the epoch's number alone; iterating twice without `set_epoch` repea
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,18 +81,28 @@ def anchor_batches(
     return AnchorBatches(labels, batch_size, n_positives, int(rng.integers(2**63)))
 
 
+@runtime_checkable
+class TreeBatches(Protocol):
+    """Batches whose texts are compared by where their values stand in the tree."""
+
+    batch_size: int
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[list[int]]: ...
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through."""
+
+
 class MixedBatches:
-    """Made by `mixed_batches`.
+    """Made by `mixed_batches` and `with_pairs`.
 
     Attributes:
-        sizes: rows of the three parts, in order: hierarchical, instances, anchors.
+        sizes: rows of the three parts, in order: hierarchical (at most), instances, anchors.
     """
 
     drop_last = False
 
-    def __init__(
-        self, tree: AnchorBatches, groups: tuple[list, list], pairs: int, seed: int
-    ) -> None:
+    def __init__(self, tree: TreeBatches, groups: tuple[list, list], pairs: int, seed: int) -> None:
         self.sizes = (tree.batch_size, 2 * pairs, 2 * pairs)
         self.batch_size = sum(self.sizes)
         self._tree = tree
@@ -161,8 +172,38 @@ def mixed_batches(
                 f"{theory}: half a batch is {batch_size // 2} texts, got "
                 f"{theories.count(theory)}; take smaller batches or leave the theory out"
             )
+    return with_pairs(tree, labels, instances, anchors, pairs=batch_size // 8, rng=rng)
+
+
+def with_pairs(
+    tree: TreeBatches,
+    labels: Labels,
+    instances: Sequence[int],
+    anchors: Sequence[int],
+    *,
+    pairs: int,
+    rng: np.random.Generator,
+) -> MixedBatches:
+    """Batches of `tree`, each followed by pairs of instances and by pairs of anchors.
+
+    Args:
+        tree: the first part.
+        labels: of all texts.
+        instances: see `mixed_batches`.
+        anchors: see `mixed_batches`.
+        pairs: of each kind and batch.
+        rng: drawn from once, here.
+
+    Raises:
+        InvalidInput: lengths that differ, fewer than `pairs` groups that can give a pair.
+    """
+    if not len(labels) == len(instances) == len(anchors):
+        raise InvalidInput(
+            f"expected an instance and an anchor group per text, got {len(labels)} texts, "
+            f"{len(instances)} instances, {len(anchors)} anchors"
+        )
+    theories = labels.theories
     alone = tuple(str(row) for row in range(len(theories)))
-    pairs = batch_size // 8
     groups = (
         _groups("instances", instances, alone, pairs),
         _groups("anchors", anchors, theories, pairs),

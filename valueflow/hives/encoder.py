@@ -1,91 +1,174 @@
-"""A frozen sentence encoder, read at several depths.
-
-The final sentence embedding says what a text is about and little about where it stands. On ladders
-of six values, whose rungs share their topic, its best linear read-out ordered 64% of pairs; the
-mean-pooled states of the middle blocks 79%. So both are features.
-"""
+"""Encoders of texts that remember what they have read."""
 
 import hashlib
 from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-MIDDLE_LAYERS = (4, 6, 8)
-"""Hidden states read besides the final embedding (1 = after the first block, as transformers)."""
+from valueflow.hives.store import EmbeddingStore
+from valueflow.theories import Value
 
-MAX_TOKENS = 160
+MAX_TOKENS = 96
+
+_WEIGHTS = resources.files("valueflow") / "hives" / "weights"
+
+SHIPPED = {"hives": _WEIGHTS / "hives"}
+"""The trained spaces of the package by name."""
 
 
-class FrozenEncoder:
-    """Features of texts from a sentence-transformers model, cached by content.
+class Encoder:
+    """Sentence embeddings, cached by content.
 
     Args:
         encoder: a loaded `SentenceTransformer` whose first module is a transformers model.
         name: for reports.
         batch_size: texts per forward pass; longest first, so that little is padding.
+        store: where embeddings outlive the process; None for nowhere.
     """
 
-    def __init__(self, encoder: Any, *, name: str, batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        encoder: Any,
+        *,
+        name: str,
+        batch_size: int = 32,
+        store: EmbeddingStore | None = None,
+    ) -> None:
         self.encoder = encoder
+        self.store = store
         self.name = name
         self.batch_size = batch_size
         self._known: dict[str, np.ndarray] = {}
 
     @property
     def width(self) -> int:
-        """Size of the final embedding; each of `MIDDLE_LAYERS` adds as many features to it."""
-        return int(self.encoder[0].auto_model.config.hidden_size)
-
-    def features(self, texts: Sequence[str]) -> Float[np.ndarray, "texts features"]:
-        """Mean-pooled middle states, then the unit-length final embedding; fp32.
-
-        Texts are cut after `MAX_TOKENS` tokens. An empty text is read as a full stop.
-        """
-        new = sorted({t for t in texts if t not in self._known}, key=len, reverse=True)
-        for start in range(0, len(new), self.batch_size):
-            batch = new[start : start + self.batch_size]
-            for text, row in zip(batch, self._forward(batch), strict=True):
-                self._known[text] = row
-        if not texts:
-            return np.zeros((0, self.width * (len(MIDDLE_LAYERS) + 1)), dtype=np.float32)
-        return np.stack([self._known[t] for t in texts])
+        """Size of an embedding."""
+        return int(self.encoder.get_embedding_dimension())
 
     def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "texts width"]:
-        """The final, unit-length sentence embeddings alone."""
-        return self.features(texts)[:, -self.width :]
+        """Unit-length embeddings, fp32; an empty text is read as a full stop.
+
+        Texts are cut where the encoder says (`max_seq_length`).
+        """
+        new = sorted({t for t in texts if t not in self._known}, key=len, reverse=True)
+        if new and self.store is not None:
+            self._known.update(self.store.known(new))
+            new = [text for text in new if text not in self._known]
+        if new:
+            rows = self._encode([text if text.strip() else "." for text in new])
+            found = dict(zip(new, rows, strict=True))
+            self._known.update(found)
+            if self.store is not None:
+                self.store.add(found)
+        if not texts:
+            return np.zeros((0, self.width), dtype=np.float32)
+        return np.stack([self._known[t] for t in texts])
 
     def fingerprint(self) -> str:
-        """Hash of the weights, the tokenizer and what is read; the name does not count."""
+        """Hash of the weights, the tokenizer and the cut; the name does not count."""
         from valueflow.models import fingerprint
 
         found = fingerprint(self.encoder[0].auto_model, self.encoder.tokenizer)
-        read = repr((found.model, found.tokenizer, MIDDLE_LAYERS, MAX_TOKENS))
+        read = repr((found.model, found.tokenizer, self.encoder.max_seq_length))
         return hashlib.sha256(read.encode()).hexdigest()[:16]
 
-    def _forward(self, batch: Sequence[str]) -> np.ndarray:
-        import torch
-
-        tokens = self.encoder.tokenizer(
-            [text if text.strip() else "." for text in batch],
-            padding=True,
-            truncation=True,
-            max_length=MAX_TOKENS,
-            return_tensors="pt",
-        ).to(self.encoder.device)
-        with torch.inference_mode():
-            model = self.encoder[0].auto_model
-            states = model(**tokens, output_hidden_states=True).hidden_states
-            weights = tokens["attention_mask"][:, :, None].to(states[0].dtype)
-            chosen = [states[layer] for layer in MIDDLE_LAYERS] + [states[-1]]
-            pooled = [(s * weights).sum(1) / weights.sum(1) for s in chosen]
-            pooled[-1] = torch.nn.functional.normalize(pooled[-1], dim=1)
-        return torch.cat(pooled, dim=1).float().cpu().numpy()
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        rows = self.encoder.encode(
+            texts,
+            batch_size=self.batch_size,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return np.asarray(rows, dtype=np.float32)
 
 
-def load_frozen_encoder(source: str = "all-mpnet-base-v2") -> FrozenEncoder:
-    """A frozen encoder by packaged name, hub id or folder (see `valueflow.models.load_encoder`)."""
+class ValueEncoder(Encoder):
+    """An encoder with the axes of values (`valueflow.hives.build`)."""
+
+    def fingerprint(self) -> str:
+        """Hash of the weights, the tokenizer, the cut, and the axes."""
+        from valueflow.hives.build import axes_of
+
+        module = axes_of(self.encoder)
+        axes = module.axes.detach().float().cpu().numpy().tobytes() + repr(module.values).encode()
+        return hashlib.sha256(super().fingerprint().encode() + axes).hexdigest()[:16]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Ids of the values that have an axis."""
+        from valueflow.hives.build import axes_of
+
+        return tuple(axes_of(self.encoder).values)
+
+    def axis(self, value: Value) -> Float[np.ndarray, " width"]:
+        """The learned axis; of a value without one what it supports minus what it opposes.
+
+        Raises InvalidInput for a value that has neither.
+        """
+        from valueflow.hives.build import axes_of
+
+        if value.id in self.values:
+            return axes_of(self.encoder).of(value.id).detach().float().cpu().numpy()
+        return prototype(self, value)
+
+    def scores(self, texts: Sequence[str]) -> Float[np.ndarray, "texts values"]:
+        """Where each text stands on the axis of each value; only the order within one counts."""
+        from valueflow.hives.axes import SCORE_SCALE
+        from valueflow.hives.build import axes_of
+
+        axes = axes_of(self.encoder).axes.detach().float().cpu().numpy()
+        return SCORE_SCALE * self.embed(texts) @ axes.T
+
+
+def prototype(encoder: Encoder, value: Value) -> Float[np.ndarray, " width"]:
+    """Embedding of what supports a value minus that of what opposes it.
+
+    Raises:
+        InvalidInput: the value does not say what supports and opposes it (not a steered one).
+    """
+    from valueflow.errors import InvalidInput
+
+    if not value.supports or not value.opposes:
+        raise InvalidInput(f"{value.id} has no 'supports' and 'opposes' texts; use a steered value")
+    supports, opposes = encoder.embed([value.supports, value.opposes])
+    return supports - opposes
+
+
+def load_frozen_encoder(source: str = "all-mpnet-base-v2") -> Encoder:
+    """A base encoder by packaged name, hub id or folder (see `valueflow.models.load_encoder`)."""
     from valueflow.models import load_encoder
 
-    return FrozenEncoder(load_encoder(source), name=source)
+    model = load_encoder(source)
+    model.max_seq_length = MAX_TOKENS
+    encoder = Encoder(model, name=source)
+    encoder.store = _store_of(encoder)
+    return encoder
+
+
+def load_value_encoder(folder: str | Path | None = None) -> ValueEncoder:
+    """A trained space: the shipped "hives" (if None), or one in a folder.
+
+    Raises:
+        ArtifactError: missing, damaged, or made on another base.
+    """
+    from valueflow.hives.build import load_trained
+
+    name = "hives" if folder is None else str(folder)
+    if name in SHIPPED:
+        with resources.as_file(SHIPPED[name]) as shipped:
+            model = load_trained(shipped)
+    else:
+        model = load_trained(name)
+    encoder = ValueEncoder(model, name=name)
+    encoder.store = _store_of(encoder)
+    return encoder
+
+
+def _store_of(encoder: Encoder) -> EmbeddingStore:
+    from valueflow.models.sources import home
+
+    return EmbeddingStore(home() / "embeddings" / f"{encoder.fingerprint()}.safetensors")

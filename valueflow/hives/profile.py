@@ -10,10 +10,15 @@ over all neighbours that are texts of v, of all the person's texts; s is the nei
 So a text counts for a value by how much of its neighbourhood speaks of it. After the value
 profiles of the paper, which does not say over what the weights are normalised.
 
+A text that is itself in the database is a neighbour like any other, with weight 1: its grade is
+known, and without it the other rungs of its ladder, graded apart, would speak in its place. So
+whoever tests profiles against the grades must give a database without the ladders tested with.
+
 A mean of neighbours is drawn to the middle of the scale: differences between people and the order
 of values mean more than the numbers themselves.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +28,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from valueflow.errors import InvalidInput
+from valueflow.hives.encoder import ValueEncoder, load_value_encoder
+from valueflow.hives.similarity import unrelated_cosine
 from valueflow.hives.space import unit_rows
 from valueflow.registry import unknown_name
 from valueflow.theories import get_value
-from valueflow.vidb import Vidb
+from valueflow.vidb import Vidb, load_starter
 from valueflow.vidb.quality import Embed
 
 Status = Literal["ok", "single", "silent"]
@@ -109,11 +116,11 @@ class ValueProfile:
         cls,
         texts: Sequence[str],
         *,
-        embed: Embed,
-        vidb: Vidb,
+        embed: Embed | None = None,
+        vidb: Vidb | None = None,
         k: int = 10,
-        min_similarity: float = 0.0,
-        encoder: str = "unnamed",
+        min_similarity: float | None = None,
+        encoder: str | None = None,
         seed: int,
     ) -> "ValueProfile":
         """The profile of one person's texts; see the module for the method.
@@ -121,27 +128,38 @@ class ValueProfile:
         Args:
             texts: statements, answers or posts, one or more; each is a unit of the bootstrap.
             embed: any encoder; it is asked for the texts and for the whole database each time, so
-                let it remember (`FrozenEncoder.embed` does).
-            vidb: the graded texts.
+                let it remember (`Encoder.embed` does). None for a trained one, which is kept
+                loaded until another is asked for.
+            vidb: the graded texts; None for the starter database.
             k: neighbours per text, 1 to the size of the database.
-            min_similarity: depends on the encoder; raise it until texts that speak of no value
-                are silent.
-            encoder: its name.
+            min_similarity: cosine that a neighbour must exceed, -1 to 1, below 0 as 0. None for
+                what 95% of the unrelated pairs of the database do not exceed (`unrelated_cosine`).
+            encoder: the name of `embed`, "unnamed" if None; without `embed` the trained encoder to
+                load, see `load_value_encoder`.
             seed: of the bootstrap.
 
         Raises:
-            InvalidInput: no texts, an empty one, an empty database, k out of range, embeddings
-                that are not finite or not one per text.
+            InvalidInput: no texts, an empty one, an empty database, k or min_similarity out of
+                range, embeddings that are not finite or not one per text, a database from which
+                min_similarity cannot be learned.
+            ArtifactError: the trained encoder is missing or damaged.
         """
-        _check(texts, vidb, k)
+        vidb = load_starter() if vidb is None else vidb
+        _check(texts, vidb, k, min_similarity)
+        if embed is None:
+            trained = _trained(encoder)
+            embed, encoder = trained.embed, trained.name
         own = _embedded(embed, list(texts))
         known = _embedded(embed, vidb.frame["text"].tolist())
         if own.shape[1] != known.shape[1]:
             raise InvalidInput(f"embeddings of width {own.shape[1]} and {known.shape[1]} mixed")
+        if min_similarity is None:
+            min_similarity = max(unrelated_cosine(known, vidb), 0.0)
         near, weights = _neighbours(own, known, k, min_similarity)
         mass, total = _sums(near, weights, vidb)
         scores = _scores(list(texts), vidb.values, mass, total, np.random.default_rng(seed))
-        return cls(scores, len(texts), k, min_similarity, vidb.fingerprint(), encoder)
+        name = encoder or "unnamed"
+        return cls(scores, len(texts), k, min_similarity, vidb.fingerprint(), name)
 
     def __getitem__(self, value: str) -> ValueScore:
         """The score of a value, by any of its names; raises UnknownName if it has none."""
@@ -209,7 +227,12 @@ def compare(a: ValueProfile, b: ValueProfile) -> dict[str, ValueDifference]:
     }
 
 
-def _check(texts: Sequence[str], vidb: Vidb, k: int) -> None:
+@functools.lru_cache(maxsize=1)
+def _trained(name: str | None) -> ValueEncoder:
+    return load_value_encoder(name)
+
+
+def _check(texts: Sequence[str], vidb: Vidb, k: int, min_similarity: float | None) -> None:
     if isinstance(texts, str) or not texts:
         raise InvalidInput("expected a list of one or more texts of the person")
     for i, text in enumerate(texts):
@@ -217,6 +240,8 @@ def _check(texts: Sequence[str], vidb: Vidb, k: int) -> None:
             raise InvalidInput(f"text {i} is empty or no text: {text!r:.80}; leave it out")
     if not 1 <= k <= len(vidb):
         raise InvalidInput(f"expected k from 1 to the {len(vidb)} texts of the database, got {k}")
+    if min_similarity is not None and not -1 <= min_similarity <= 1:
+        raise InvalidInput(f"min_similarity is a cosine, -1 to 1, got {min_similarity}")
 
 
 def _embedded(embed: Embed, texts: list[str]) -> Float[np.ndarray, "texts width"]:

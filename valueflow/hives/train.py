@@ -1,267 +1,384 @@
-"""Training the default judge's head: `python -m valueflow.hives.train --corpus NAME=FILE`.
+"""Training a value space: sentence-transformers' trainer, our batches and losses.
 
-Pairs of texts of one value are pushed apart in the order of their intensities (logistic loss,
-weight growing with the gap); half of the weight goes to pairs within a ladder, where nothing but
-the value differs. Middle rungs of other values join as neutral texts, so that a text that is about
-something else does not pass for support; graded public corpora may join too.
+Stage 1 learns the trees, within one theory a batch; stage 2 ties personal values and theories
+together. In both the axes of the values learn how strongly texts support or oppose them. With a
+hidden layer the adapter of the encoder is tuned first, and the stages train that layer.
 """
 
-import argparse
-from collections.abc import Sequence
+import logging
+import random
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from valueflow.errors import InvalidInput
-from valueflow.hives.encoder import FrozenEncoder, load_frozen_encoder
-from valueflow.hives.head import Head, save_head
-from valueflow.hives.judge import value_features
-from valueflow.theories import get_value, steered_values
-from valueflow.vidb import Vidb, load_starter
-from valueflow.vidb.schema import N_RUNGS
+from valueflow.hives.batches import MixedBatches, with_pairs
+from valueflow.hives.build import (
+    axes_of,
+    build,
+    load_trained,
+    put_space,
+    remembered_space,
+    without_space,
+)
+from valueflow.hives.graded import graded_contrast, spread, touch_contrast
+from valueflow.hives.losses import grouped_info_nce, hierarchical_contrastive
+from valueflow.hives.recipe import Recipe
+from valueflow.hives.store import EmbeddingStore
+from valueflow.hives.texts import TrainingTexts
+from valueflow.hives.units import UnitBatches, unit_batches
+from valueflow.models import fingerprint
+from valueflow.models.sources import home
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from sentence_transformers import SentenceTransformer
 
-MIDDLE_RUNG = (N_RUNGS + 1) // 2
+INSTANCE_WEIGHT, ANCHOR_WEIGHT, PAIR_TEMPERATURE = 0.5, 1.0, 0.07
+"""Of stage 2, as in the paper."""
 
-EXTREME = 8.0
-"""Intensity of a corpus text with grade 1: that of a typical extreme rung."""
+LENGTH_GROUPS = 2
+WARMUP = 0.05
 
-NEUTRAL_TEXTS = 60
-NEUTRAL_WEIGHT = CORPUS_WEIGHT = 0.3
-PROTOTYPE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+logger = logging.getLogger(__name__)
+
+
+class SpaceLoss(torch.nn.Module):
+    """The sum of all losses of a batch, as sentence-transformers' trainer calls it.
+
+    Args:
+        model: encoder with axes.
+        texts: what the batches are drawn from; the "label" of a row is its index there.
+        recipe: weights and options.
+        pairs: of instances and of anchors at the end of each batch; 0 in stage 1.
+        targets: scores of a teacher for all texts, to be learned too.
+    """
+
+    def __init__(
+        self,
+        model: "SentenceTransformer",
+        texts: TrainingTexts,
+        recipe: Recipe,
+        *,
+        pairs: int = 0,
+        targets: Float[Tensor, "texts values"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.texts = texts
+        self.recipe = recipe
+        self.pairs = pairs
+        self.targets = targets
+        self.values = axes_of(model).values
+
+    def forward(
+        self, features: Iterable[Mapping[str, Any]], labels: Tensor
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Losses by name, each with its weight; the trainer adds and logs them."""
+        embeddings, scores = self._embed(next(iter(features)))
+        rows = labels.flatten().tolist()
+        tree = len(rows) - 4 * self.pairs
+        losses = self._tree(embeddings[:tree], scores[:tree], rows[:tree])
+        if self.pairs:
+            losses |= self._pairs(embeddings[tree:], rows[tree:])
+        if self.targets is not None:
+            wanted = self.targets[rows].to(scores.device)
+            losses["teacher"] = self.recipe.teacher_weight * (scores - wanted).pow(2).mean()
+        return losses
+
+    def _embed(self, features: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Rows of like length together, so that little of what is computed is padding."""
+        if "attention_mask" not in features:
+            found = self.model(dict(features))
+            return found["sentence_embedding"].float(), found["value_scores"]
+        lengths = features["attention_mask"].sum(dim=1)
+        order = lengths.argsort()
+        embeddings, scores = [], []
+        for rows in order.chunk(LENGTH_GROUPS):
+            longest = int(lengths[rows].max())
+            part = {k: _cut(v, rows, longest, len(lengths)) for k, v in features.items()}
+            found = self.model(part)
+            embeddings.append(found["sentence_embedding"].float())
+            scores.append(found["value_scores"])
+        back = order.argsort()
+        return torch.cat(embeddings)[back], torch.cat(scores)[back]
+
+    def _tree(self, embeddings: Tensor, scores: Tensor, rows: list[int]) -> dict[str, Tensor]:
+        recipe = self.recipe
+        if self.texts.asked[rows[0]]:
+            touched = [[v in self.texts.touches[row] for v in self.values] for row in rows]
+            asked = torch.tensor([v in self.texts.asked[rows[0]] for v in self.values])
+            touch = touch_contrast(scores, torch.tensor(touched).to(scores.device), asked)
+            return {"touch": recipe.touch_weight * touch}
+        labels = self.texts.labels.take(rows)
+        hierarchical = hierarchical_contrastive(
+            embeddings,
+            labels,
+            temperature=recipe.temperature,
+            direction_margin=recipe.direction_margin,
+            floor=recipe.floor,
+            directed=recipe.directed,
+        )
+        graded = graded_contrast(
+            scores,
+            self.values,
+            labels,
+            [self.texts.scenes[row] for row in rows],
+            neutral_weight=recipe.neutral_weight,
+        )
+        return {
+            "hierarchical": recipe.tree_weight * hierarchical,
+            "graded": recipe.graded_weight * graded,
+            "spread": recipe.spread_weight * spread(embeddings, labels),
+        }
+
+    def _pairs(self, embeddings: Tensor, rows: list[int]) -> dict[str, Tensor]:
+        half = 2 * self.pairs
+        parts = (
+            ("instances", INSTANCE_WEIGHT, self.texts.instances, slice(0, half)),
+            ("anchors", ANCHOR_WEIGHT, self.texts.concepts, slice(half, None)),
+        )
+        return {
+            name: weight
+            * grouped_info_nce(
+                embeddings[part],
+                torch.tensor(groups[rows[part]], device=embeddings.device),
+                temperature=PAIR_TEMPERATURE,
+            )
+            for name, weight, groups, part in parts
+        }
+
+
+def train(
+    recipe: Recipe,
+    texts: TrainingTexts,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    checkpoint_every: int = 100,
+) -> "SentenceTransformer":
+    """Train a value space; the same recipe and texts give the same weights on the same machine.
+
+    Args:
+        recipe: see there.
+        texts: what it learns from.
+        folder: for checkpoints and logs, one subfolder a phase.
+        resume: go on from the last checkpoint in `folder`; without one, start. If not, all that is
+            in it is removed.
+        checkpoint_every: steps.
+
+    Raises:
+        InvalidInput: a recipe or texts that do not fit the base or each other.
+    """
+    folder = Path(folder)
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)  # a later resume must not find an earlier run's
+    model = _start(recipe)
+    targets = _teacher_scores(recipe, texts, axes_of(model).values)
+
+    def run(trained: "SentenceTransformer", phase: Phase) -> None:
+        batches = _batches(recipe, texts, phase)
+        loss = SpaceLoss(trained, texts, recipe, pairs=phase.pairs, targets=targets)
+        with _generators_kept():
+            _run(loss, batches, recipe, phase, folder / phase.name, resume, checkpoint_every)
+
+    stages = [phase for phase in _stages(recipe) if phase.epochs]
+    with _coarse(model, recipe.precision):
+        if recipe.hidden is None:
+            for phase in stages:
+                run(model, phase)
+            return model.eval()
+        if recipe.start is None and recipe.tune_epochs:
+            run(model, Phase("tune", 1, recipe.tune_epochs, recipe.tune_rate, recipe.axes_rate,
+                             recipe.tune_units))  # fmt: skip
+        embeddings = _embeddings(model, texts, recipe.precision)
+    space = remembered_space(
+        texts.texts, embeddings, hidden=recipe.hidden, width=recipe.width,
+        dropout=recipe.dropout, seed=recipe.seed,
+    )  # fmt: skip
+    for phase in stages:
+        run(space, phase)
+    return put_space(model, space).eval()
 
 
 @dataclass(frozen=True)
-class GradedSet:
-    """Graded texts of one value; ladders are None for texts that stand alone."""
+class Phase:
+    """One run of the trainer.
 
-    value: str
-    texts: tuple[str, ...]
-    intensities: NDArray[np.float64]
-    ladders: tuple[str, ...] | None
-    weight: float
-
-
-def vidb_sets(vidb: Vidb, split: str) -> list[GradedSet]:
-    """One set per value of the database."""
-    sets = []
-    for value in vidb.values:
-        frame = vidb.of(value, split).frame
-        intensities = frame["intensity"].to_numpy(dtype=np.float64)
-        sets.append(
-            GradedSet(value, tuple(frame["text"]), intensities, tuple(frame["ladder"]), 1.0)
-        )
-    return sets
-
-
-def neutral_sets(vidb: Vidb, split: str, *, n: int = NEUTRAL_TEXTS, seed: int) -> list[GradedSet]:
-    """Per value its own texts and `n` middle rungs of other values, taken as neutral in this one.
-
-    A database of one value gives none.
+    Attributes:
+        name: of its folder of checkpoints.
+        stage: whose losses and batches: 1 or 2.
+        epochs, rate, axes_rate, units: as the recipe says.
+        pairs: of instances and of anchors at the end of each batch.
     """
-    sets = []
-    for value in vidb.values:
-        own, frame = vidb.of(value, split).frame, vidb.frame
-        others = frame[
-            (frame["value"] != value) & (frame["split"] == split) & (frame["rung"] == MIDDLE_RUNG)
-        ]
-        if others.empty:
-            continue
-        drawn = others.sample(min(n, len(others)), random_state=np.random.default_rng(seed))
-        texts = (*own["text"], *drawn["text"])
-        intensities = np.append(own["intensity"].to_numpy(dtype=np.float64), np.zeros(len(drawn)))
-        sets.append(GradedSet(value, texts, intensities, None, NEUTRAL_WEIGHT))
-    return sets
+
+    name: str
+    stage: int
+    epochs: float
+    rate: float
+    axes_rate: float
+    units: int
+    pairs: int = 0
 
 
-def corpus_sets(rows: "pd.DataFrame", *, weight: float = CORPUS_WEIGHT) -> list[GradedSet]:
-    """The graded texts of an imported corpus (`valueflow.vidb.importers`), one set per value.
-
-    Intensity is `EXTREME` times the grade, or half of that times the direction where there is no
-    grade. Rows without either are left out, and so are values with fewer than 8 texts or with
-    texts of one intensity alone.
-    """
-    known = rows[rows["grade"].notna() | rows["direction"].notna()]
-    sets = []
-    for value, own in known.groupby("value", sort=True):
-        half = own["direction"].astype(float) * EXTREME / 2
-        intensities = (own["grade"].astype(float) * EXTREME).fillna(half).to_numpy(dtype=np.float64)
-        if len(own) >= 8 and len(np.unique(intensities)) > 1:
-            sets.append(GradedSet(str(value), tuple(own["text"]), intensities, None, weight))
-    return sets
-
-
-def pair_weights(graded: GradedSet) -> NDArray[np.float64]:
-    """Weight of each ordered pair (i above j), summing to 1.
-
-    Where there are ladders, half is spread over all pairs and half over those within a ladder.
-
-    Raises:
-        InvalidInput: no two texts (of a ladder) are far enough apart to be a pair.
-    """
-    gap = graded.intensities[:, None] - graded.intensities[None, :]
-    weights = np.where(gap > 1.5, np.minimum(gap, 8.0), 0.0)
-    within = weights
-    if graded.ladders is not None:
-        ladders = np.array(graded.ladders, dtype=object)
-        within = weights * (ladders[:, None] == ladders[None, :])
-    if not within.any():
-        raise InvalidInput(f"{graded.value}: no two texts of a ladder are more than 1.5 apart")
-    return 0.5 * weights / weights.sum() + 0.5 * within / within.sum()
-
-
-def train_head(
-    encoder: FrozenEncoder,
-    sets: Sequence[GradedSet],
-    validation: Sequence[GradedSet],
-    *,
-    rank: int = 32,
-    epochs: int = 120,
-    dropout: float = 0.5,
-    learning_rate: float = 2e-3,
-    weight_decay: float = 0.05,
-    seed: int,
-) -> Head:
-    """Fit the low-rank product on `sets`, then choose the prototype's weight on `validation`.
-
-    The largest prototype weight whose validation agreement is within 0.01 of the best is taken:
-    the prototype knows the value's topic in texts unlike any ladder.
-    """
-    import torch
-
-    statistics = _statistics(encoder, sets)
-    # Initial weights and dropout take no generator; the caller's state comes back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        P, Q, q = _optimise(
-            encoder, sets, statistics, rank, epochs, dropout, learning_rate, weight_decay
-        )
-    heads = [
-        Head(**statistics["arrays"], P=P, Q=Q, q=q, prototype=_prototype(statistics, weight))
-        for weight in PROTOTYPE_WEIGHTS
+def _stages(recipe: Recipe) -> list[Phase]:
+    first, second = recipe.learning_rates
+    slower = recipe.axes_rate * (second / first if first else 1.0)
+    return [
+        Phase("stage-1", 1, recipe.epochs[0], first, recipe.axes_rate, recipe.units[0]),
+        Phase("stage-2", 2, recipe.epochs[1], second, slower, recipe.units[1], recipe.pairs),
     ]
-    scores = [agreement(encoder, head, validation) for head in heads]
-    best = max(i for i, score in enumerate(scores) if score >= max(scores) - 0.01)
-    return heads[best]
 
 
-def agreement(
-    encoder: FrozenEncoder, head: Head, sets: Sequence[GradedSet], *, gap: float = 3.0
-) -> float:
-    """Mean over values of the share of pairs more than `gap` apart that the head orders right."""
-    shares = []
-    for graded in sets:
-        scores = head.score(
-            encoder.features(graded.texts), value_features(encoder, get_value(graded.value))
-        )
-        far = graded.intensities[:, None] - graded.intensities[None, :] > gap
-        shares.append(float((scores[:, None] > scores[None, :])[far].mean()))
-    return float(np.mean(shares))
-
-
-def _statistics(encoder: FrozenEncoder, sets: Sequence[GradedSet]) -> dict[str, Any]:
-    # Ladders decide what an ordinary text is; constant features must not blow up.
-    own = [s for s in sets if s.ladders is not None]
-    features = np.concatenate([encoder.features(s.texts) for s in own])
-    values = np.stack([value_features(encoder, v) for v in steered_values()])
-    products = np.concatenate(
-        [
-            encoder.embed(s.texts) @ value_features(encoder, get_value(s.value))[: encoder.width]
-            for s in own
-        ]
-    )
-    arrays = {
-        "text_mean": features.mean(0),
-        "text_sd": np.maximum(features.std(0), 1e-3),
-        "value_mean": values.mean(0),
-        "value_sd": np.maximum(values.std(0), 1e-3),
-    }
-    return {"arrays": arrays, "products": (float(products.mean()), float(products.std()))}
-
-
-def _prototype(statistics: dict[str, Any], weight: float) -> NDArray[np.float32]:
-    return np.array([*statistics["products"], weight], dtype=np.float32)
-
-
-def _optimise(
-    encoder: FrozenEncoder,
-    sets: Sequence[GradedSet],
-    statistics: dict[str, Any],
-    rank: int,
-    epochs: int,
-    dropout: float,
-    learning_rate: float,
-    weight_decay: float,
-) -> tuple[NDArray, NDArray, NDArray]:
-    import torch
-    from torch.nn import functional
-
-    a = statistics["arrays"]
-    data = [
-        (
-            torch.tensor((encoder.features(s.texts) - a["text_mean"]) / a["text_sd"]),
-            torch.tensor(
-                (value_features(encoder, get_value(s.value)) - a["value_mean"]) / a["value_sd"]
-            ),
-            torch.tensor(pair_weights(s), dtype=torch.float32),
-            s.weight,
-        )
-        for s in sets
-    ]
-    text = torch.nn.Linear(data[0][0].shape[1], rank, bias=False)
-    value = torch.nn.Linear(data[0][1].shape[0], rank)
-    parameters = [*text.parameters(), *value.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    for _ in range(epochs):
-        optimiser.zero_grad()
-        loss = torch.zeros(())
-        for x, v, weights, share in data:
-            gate = torch.tanh(value(functional.dropout(v, dropout)))
-            scores = (text(functional.dropout(x, dropout)) * gate).sum(1) / rank**0.5
-            loss = (
-                loss + share * (functional.softplus(scores[None] - scores[:, None]) * weights).sum()
-            )
-        loss.backward()
-        optimiser.step()
-    return (
-        text.weight.detach().numpy().copy(),
-        value.weight.detach().numpy().copy(),
-        value.bias.detach().numpy().copy(),
+def _start(recipe: Recipe) -> "SentenceTransformer":
+    if recipe.start is not None:
+        return without_space(load_trained(recipe.start, merge=False))
+    return build(
+        recipe.base,
+        rank=recipe.lora_rank,
+        upper_blocks=recipe.upper_blocks,
+        max_tokens=recipe.max_tokens,
+        seed=recipe.seed,
     )
 
 
-def main() -> None:
-    """Train on the starter database (and corpora, if given) and write the head."""
-    from valueflow.vidb.importers import IMPORTERS, import_corpus
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--corpus", action="append", default=[], metavar="NAME=PATH")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    vidb, encoder = load_starter(), load_frozen_encoder()
-    sets = vidb_sets(vidb, "judge") + neutral_sets(vidb, "judge", seed=options.seed)
-    used = ["VIDB starter, judge split"]
-    for name, _, path in (corpus.partition("=") for corpus in options.corpus):
-        sets += corpus_sets(import_corpus(name, path))
-        used.append(f"{IMPORTERS[name].title} ({IMPORTERS[name].licence})")
-    head = train_head(encoder, sets, vidb_sets(vidb, "validation"), seed=options.seed)
-    card = {
-        "encoder": encoder.name,
-        "data": used,
-        "vidb": vidb.fingerprint(),
-        "seed": options.seed,
-        "prototype_weight": float(head.prototype[2]),
-        "validation_agreement": agreement(encoder, head, vidb_sets(vidb, "validation")),
-        "test_agreement": agreement(encoder, head, vidb_sets(vidb, "test")),
-    }
-    save_head(head, options.out, card)
+@contextmanager
+def _coarse(model: "SentenceTransformer", precision: str) -> Iterator[None]:
+    """Weights that are not trained in bfloat16 for the time being, if the recipe says so."""
+    exact = {p: p.data for p in model.parameters() if not p.requires_grad}
+    try:
+        if precision == "bf16":
+            for parameter in exact:
+                parameter.data = parameter.data.bfloat16()
+        yield
+    finally:
+        for parameter, data in exact.items():
+            parameter.data = data
 
 
-if __name__ == "__main__":
-    main()
+def _embeddings(
+    model: "SentenceTransformer", texts: TrainingTexts, precision: str
+) -> Float[Tensor, "texts width"]:
+    known = fingerprint(model[0].auto_model, model.tokenizer).model
+    store = EmbeddingStore(home() / "embeddings" / f"{known}-{precision}.safetensors")
+    new = [text for text in dict.fromkeys(texts.texts) if text not in store.known([text])]
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        rows = model.eval().encode(new, show_progress_bar=True) if new else []
+    store.add(dict(zip(new, rows, strict=True)))
+    found = store.known(texts.texts)
+    return torch.tensor(np.stack([found[text] for text in texts.texts]))
+
+
+def _batches(recipe: Recipe, texts: TrainingTexts, phase: Phase) -> UnitBatches | MixedBatches:
+    rng = np.random.default_rng([recipe.seed, phase.stage])
+    tree = unit_batches(texts, n_units=phase.units, rng=rng)
+    if not phase.pairs:
+        return tree
+    return with_pairs(
+        tree,
+        texts.labels,
+        texts.instances.tolist(),
+        texts.concepts.tolist(),
+        pairs=phase.pairs,
+        rng=rng,
+    )
+
+
+def _run(
+    loss: SpaceLoss,
+    batches: UnitBatches | MixedBatches,
+    recipe: Recipe,
+    phase: Phase,
+    folder: Path,
+    resume: bool,
+    checkpoint_every: int,
+) -> None:
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+
+    steps = max(1, round(phase.epochs * len(batches)))
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=batches.batch_size,
+        learning_rate=phase.rate,
+        learning_rate_mapping={r"\.axes$": phase.axes_rate},
+        weight_decay=recipe.weight_decay,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, round(WARMUP * steps)),
+        bf16=recipe.precision == "bf16" and "Remembered" not in type(loss.model[0]).__name__,
+        use_cpu=loss.model.device.type == "cpu",
+        seed=recipe.seed,
+        logging_steps=25,
+        save_steps=checkpoint_every,
+        save_total_limit=1,
+        report_to="none",
+        dataloader_pin_memory=False,
+    )
+    dataset = Dataset.from_dict(
+        {"text": list(loss.texts.texts), "label": list(range(len(loss.texts)))}
+    )
+
+    class Trainer(SentenceTransformerTrainer):
+        def get_batch_sampler(self, *_: Any, **__: Any) -> Any:
+            return batches
+
+    trainer = Trainer(model=loss.model, args=arguments, train_dataset=dataset, loss=loss)
+    step, last = _last_checkpoint(folder) if resume else (0, "")
+    if step < steps:
+        trainer.train(resume_from_checkpoint=last or None)
+    else:
+        trainer._load_from_checkpoint(last)  # finished; the trainer would add a step to part epochs
+
+
+def _last_checkpoint(folder: Path) -> tuple[int, str]:
+    """Its step and place; the state is written last, without it a checkpoint is not whole."""
+    whole = (file.parent for file in folder.glob("checkpoint-*/trainer_state.json"))
+    found = {int(place.name.rpartition("-")[2]): str(place) for place in whole}
+    return max(found.items(), default=(0, ""))
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """The trainer seeds the generators of the whole process; they come back as they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _teacher_scores(
+    recipe: Recipe, texts: TrainingTexts, values: list[str]
+) -> Float[Tensor, "texts values"] | None:
+    from valueflow.hives.encoder import load_value_encoder
+
+    if recipe.teacher is None:
+        return None
+    teacher = load_value_encoder(recipe.teacher)
+    if teacher.values != tuple(values):
+        raise InvalidInput(f"{recipe.teacher}: a teacher of other values than the student's")
+    teacher.store = None  # coarse embeddings must not pass for exact ones later
+    with torch.autocast(
+        teacher.encoder.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
+    ):
+        return torch.from_numpy(teacher.scores(texts.texts))
+
+
+def _cut(value: Any, rows: Tensor, longest: int, n: int) -> Any:
+    """The rows of a feature, without columns that are padding in all of them."""
+    if not isinstance(value, torch.Tensor) or value.shape[:1] != (n,):
+        return value
+    return value[rows][:, :longest] if value.dim() > 1 else value[rows]

@@ -11,7 +11,6 @@ from valueflow.dose.prompts import load_prompts
 from valueflow.dose.steerer import save_card
 from valueflow.dose.sweep import Grid
 from valueflow.evaluate import vidb_evaluator
-from valueflow.hives.encoder import load_frozen_encoder
 from valueflow.hives.judge import load_hives_judge, load_prototype_judge
 from valueflow.models.loading import LoadedModel, load
 from valueflow.steering.activations import answer_activations
@@ -97,11 +96,11 @@ def run_loop(
     value_id, vidb = get_value(value).id, vidb or load_starter()
     vidb.of(value_id)  # a value that is not graded fails here, before anything is loaded
     tell("load")
-    loaded, encoder = load(model), load_frozen_encoder()
+    loaded = load(model)
     prompts = load_prompts("calibration")[:n_calibration]
     tell("scale")
-    evaluator = vidb_evaluator(vidb, value_id, load_hives_judge(encoder), seed=seed)
-    second = vidb_evaluator(vidb, value_id, load_prototype_judge(encoder), mode="paper", seed=seed)
+    evaluator = vidb_evaluator(vidb, value_id, load_hives_judge(), seed=seed)
+    second = vidb_evaluator(vidb, value_id, load_prototype_judge(), mode="paper", seed=seed)
     tell("derive")
     vector, placebos = derive_with_placebos(loaded, vidb, value_id, prompts=prompts, seed=seed)
     calibration = calibrate(

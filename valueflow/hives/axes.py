@@ -1,0 +1,59 @@
+"""The last step of a value encoder: where a sentence embedding stands on the axis of each value."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from sentence_transformers.base.modules import Module
+from torch import Tensor
+
+from valueflow.hives.projection import load_module
+from valueflow.registry import unknown_name
+
+SCORE_SCALE = 10.0
+"""Cosines are small; scores of this many times a product are steep enough for a logistic loss."""
+
+
+class ValueAxes(Module):
+    """A sentence-transformers module that adds `value_scores` to the features and changes nothing.
+
+    score = 10 * (unit-length embedding . axis of the value), larger for stronger support.
+
+    Args:
+        values: ids.
+        width: of the embeddings.
+    """
+
+    config_keys: ClassVar[list[str]] = ["values", "width"]
+    config_file_name = "config.json"
+
+    def __init__(self, values: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.values = list(values)
+        self.width = width
+        self.axes = torch.nn.Parameter(torch.zeros(len(self.values), width))
+
+    def forward(self, features: MutableMapping[str, Any], **_: Any) -> MutableMapping[str, Any]:
+        """Adds scores of shape (texts, values), fp32."""
+        embeddings = features["sentence_embedding"]
+        with torch.autocast(embeddings.device.type, enabled=False):
+            unit = torch.nn.functional.normalize(embeddings.float(), dim=1)
+            features["value_scores"] = SCORE_SCALE * unit @ self.axes.float().T
+        return features
+
+    def of(self, value: str) -> Float[Tensor, " width"]:
+        """The axis of one value by its id; raises UnknownName if there is none."""
+        if value not in self.values:
+            raise unknown_name("value of the space", value, self.values)
+        return self.axes[self.values.index(value)]
+
+    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
+        """Write configuration and weights, as sentence-transformers asks of its modules."""
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> "ValueAxes":
+        """Read what `save` wrote."""
+        return load_module(cls, model_name_or_path, subfolder, options)
