@@ -2,11 +2,19 @@ import json
 
 import pytest
 
-VERBS = ["theories", "derive", "calibrate", "steer", "evaluate", "demo", "models"]
+VERBS = ["theories", "derive", "calibrate", "steer", "evaluate", "profile", "demo", "models"]
 
 
 @pytest.mark.parametrize(
-    "verb", [[], *([v] for v in VERBS), ["models", "list"], ["models", "fetch"]]
+    "verb",
+    [
+        [],
+        *([v] for v in VERBS),
+        ["models", "list"],
+        ["models", "fetch"],
+        ["hives", "eval"],
+        ["hives", "train"],
+    ],
 )
 def test_help_shows_an_example_of_that_verb(run, verb):
     done = run(*verb, "--help")
