@@ -17,7 +17,7 @@ from planted import (
 )
 from threads import one_thread  # noqa: F401
 
-import valueflow.hives.train as module
+import valueflow.hives.objective as module
 from valueflow.errors import InvalidInput
 from valueflow.hives.batches import with_pairs
 from valueflow.hives.build import axes_of, build, load_trained, save_encoder

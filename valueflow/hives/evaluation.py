@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from valueflow.errors import InvalidInput
-from valueflow.hives import metrics
+from valueflow.hives import _figures, metrics
+from valueflow.hives._figures import ByValue as ByValue
+from valueflow.hives._figures import Figure as Figure
 from valueflow.hives.encoder import Encoder, ValueEncoder, prototype
 from valueflow.hives.profile import ValueProfile
 from valueflow.hives.space import vidb_space
@@ -36,37 +38,6 @@ GAP = 3.0
 N_RESAMPLES = 200
 MAX_PAIRS = 20_000
 _MIDDLE = (N_RUNGS + 1) // 2
-_Z = 1.96
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured number.
-
-    Attributes:
-        estimate: NaN where there is nothing to measure.
-        low: of the 95% interval; NaN where resamples could not tell.
-        high: likewise.
-        n: how many pairs, texts or values it is of, as the function that made it says.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class ByValue:
-    """A figure per value, and their mean, in which each value counts the same.
-
-    Attributes:
-        mean: over `values`.
-        values: by id; those with nothing to measure are absent.
-    """
-
-    mean: Figure
-    values: Mapping[str, Figure]
 
 
 @dataclass(frozen=True)
@@ -115,7 +86,7 @@ def geometry(
         The measures of all theories together under their names there, and "orthogonality svt" and
         so on for each theory; n texts. What cannot be measured is absent.
     """
-    _check(n_resamples)
+    _figures.check_resamples(n_resamples)
     space = vidb_space(vidb, encoder.embed)
     rng = np.random.default_rng(seed)
     found = metrics.report(space, n_bootstrap=n_resamples, max_pairs=max_pairs, rng=rng)
@@ -153,19 +124,21 @@ def ladder_agreement(
         "all": over all pairs; "within": over pairs of one ladder, where nothing but the value
         differs. n pairs.
     """
-    _check(n_resamples)
+    _figures.check_resamples(n_resamples)
     rng = np.random.default_rng(seed)
     found: dict[str, dict[str, tuple[np.ndarray, int]]] = {"all": {}, "within": {}}
     for value in vidb.values:
         rows = vidb.of(value).frame
         scores = value_scores(encoder, value, rows["text"].tolist())
-        right, pairs = _pairs(
+        right, pairs = _figures.pair_sums(
             rows["intensity"].to_numpy(float), scores, rows["ladder"].tolist(), gap
         )
-        counts = _counts(len(pairs), n_resamples, rng)
-        found["all"][value] = _share(_total(right, counts), _total(pairs, counts))
-        found["within"][value] = _share(counts @ np.diag(right), counts @ np.diag(pairs))
-    return {name: _by_value(rows) for name, rows in found.items()}
+        counts = _figures.resample_counts(len(pairs), n_resamples, rng)
+        found["all"][value] = _figures.shares(
+            _figures.totals(right, counts), _figures.totals(pairs, counts)
+        )
+        found["within"][value] = _figures.shares(counts @ np.diag(right), counts @ np.diag(pairs))
+    return {name: _figures.by_value(rows) for name, rows in found.items()}
 
 
 def sample_agreement(
@@ -189,7 +162,7 @@ def sample_agreement(
         InvalidInput: not as many intensities as texts; what `value_scores` refuses.
         UnknownName: a value that no theory has.
     """
-    _check(n_resamples)
+    _figures.check_resamples(n_resamples)
     rng = np.random.default_rng(seed)
     found = {}
     for value, (texts, intensities) in graded.items():
@@ -197,10 +170,12 @@ def sample_agreement(
             raise InvalidInput(f"{value}: {len(texts)} texts but {len(intensities)} intensities")
         scores = value_scores(encoder, value, texts)
         grades = np.asarray(intensities, dtype=np.float64)
-        right, pairs = _pairs(grades, scores, range(len(texts)), gap)
-        counts = _counts(len(pairs), n_resamples, rng)
-        found[get_value(value).id] = _share(_total(right, counts), _total(pairs, counts))
-    return _by_value(found)
+        right, pairs = _figures.pair_sums(grades, scores, range(len(texts)), gap)
+        counts = _figures.resample_counts(len(pairs), n_resamples, rng)
+        found[get_value(value).id] = _figures.shares(
+            _figures.totals(right, counts), _figures.totals(pairs, counts)
+        )
+    return _figures.by_value(found)
 
 
 def touch_auc(
@@ -231,7 +206,7 @@ def touch_auc(
         Of the values that some texts touch and others do not; n distinct texts for the mean, n
         texts that touch the value for a single one.
     """
-    return _touch(encoder, rows, vidb, lambda x, y: _auc(x, y > 0), n_resamples, seed)
+    return _touch(encoder, rows, vidb, lambda x, y: _figures.auc(x, y > 0), n_resamples, seed)
 
 
 def touch_correlation(
@@ -247,7 +222,7 @@ def touch_correlation(
     As `touch_auc`, for corpora that count (`agreeing`); a text without a row of the value has 0.
     Absent where all texts have the same count or score.
     """
-    return _touch(encoder, rows, vidb, _spearman, n_resamples, seed, lowest=-1.0)
+    return _touch(encoder, rows, vidb, _figures.spearman, n_resamples, seed, lowest=-1.0)
 
 
 def profile_recovery(
@@ -293,49 +268,7 @@ def profile_recovery(
         order = [score.value for score in profile.top(len(profile.scores))]
         ranks[value] = order.index(value) + 1 if value in order else None
         sizes[value] = len(texts)
-    return Recovery(_proportion(list(ranks.values()).count(1), len(ranks)), ranks, sizes)
-
-
-def _check(n_resamples: int) -> None:
-    if n_resamples < metrics.FEWEST_RESAMPLES:
-        raise InvalidInput(
-            f"expected {metrics.FEWEST_RESAMPLES} or more resamples, got {n_resamples}"
-        )
-
-
-def _pairs(
-    intensities: Float[np.ndarray, " texts"],
-    scores: Float[np.ndarray, " texts"],
-    groups: Sequence[object],
-    gap: float | int,
-) -> tuple[Float[np.ndarray, "groups groups"], Float[np.ndarray, "groups groups"]]:
-    """Pairs that scores order right, and all that count, by the groups of higher and lower text."""
-    names, place = np.unique(np.asarray(groups), return_inverse=True)
-    member = np.eye(len(names))[place]
-    far = (intensities[:, None] - intensities[None, :] > gap).astype(float)
-    credit = (np.sign(scores[:, None] - scores[None, :]) + 1) / 2
-    return member.T @ (far * credit) @ member, member.T @ far @ member
-
-
-def _counts(n: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each group is in a resample; the first row is the sample itself."""
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) if n else np.ones((0, 0))
-    return np.vstack([np.ones((1, n)), drawn])
-
-
-def _total(
-    pairs: Float[np.ndarray, "groups groups"], counts: Float[np.ndarray, "resamples groups"]
-) -> Float[np.ndarray, " resamples"]:
-    """A group drawn twice is paired with others twice, but its copies are not with each other."""
-    copies = (counts**2 - counts) @ np.diag(pairs)
-    return ((counts @ pairs) * counts).sum(axis=1) - copies
-
-
-def _share(
-    right: Float[np.ndarray, " resamples"], pairs: Float[np.ndarray, " resamples"]
-) -> tuple[Float[np.ndarray, " resamples"], int]:
-    with np.errstate(invalid="ignore"):
-        return right / pairs, int(pairs[0])
+    return Recovery(_figures.proportion(list(ranks.values()).count(1), len(ranks)), ranks, sizes)
 
 
 def _touch(
@@ -348,7 +281,7 @@ def _touch(
     lowest: float = 0.0,
 ) -> ByValue:
     """A statistic of |score - middle| and the number of people who say that a text touches."""
-    _check(n_resamples)
+    _figures.check_resamples(n_resamples)
     texts = sorted(set(rows["text"]))
     if not texts:
         raise InvalidInput("expected rows of a corpus, got none; see its `left_out`")
@@ -365,55 +298,4 @@ def _touch(
             chosen = own["agreeing"].astype(float).fillna(1.0).groupby(own["text"]).max()
             counts = np.array([chosen.get(text, 0.0) for text in texts])
             found[str(value)] = statistic(size[draws], counts[draws]), int((counts > 0).sum())
-    return _by_value(found, n=len(texts), lowest=lowest)
-
-
-def _auc(
-    size: Float[np.ndarray, "resamples n"], touched: Bool[np.ndarray, "resamples n"]
-) -> Float[np.ndarray, " resamples"]:
-    from scipy.stats import rankdata
-
-    yes = touched.sum(axis=1)
-    above = (rankdata(size, axis=1) * touched).sum(axis=1) - yes * (yes + 1) / 2
-    with np.errstate(invalid="ignore"):
-        return above / (yes * (touched.shape[1] - yes))
-
-
-def _spearman(
-    x: Float[np.ndarray, "resamples n"], y: Float[np.ndarray, "resamples n"]
-) -> Float[np.ndarray, " resamples"]:
-    from scipy.stats import rankdata
-
-    x, y = (rankdata(z, axis=1) - (z.shape[1] + 1) / 2 for z in (x, y))
-    with np.errstate(invalid="ignore"):
-        return (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-
-
-def _by_value(
-    found: Mapping[str, tuple[np.ndarray, int]], *, n: int | None = None, lowest: float = 0.0
-) -> ByValue:
-    """First entries are the estimates, the others their resamples."""
-    known = {value: rows for value, rows in found.items() if np.isfinite(rows[0][0])}
-    values = {value: _figure(rows, count, lowest) for value, (rows, count) in known.items()}
-    total = sum(count for _, count in known.values()) if n is None else n
-    if not known:
-        return ByValue(Figure(math.nan, math.nan, math.nan, total), {})
-    # A resample that lacks a value's pairs is the mean of the others.
-    mean = np.ma.masked_invalid([rows for rows, _ in known.values()]).mean(axis=0)
-    return ByValue(_figure(mean.filled(math.nan), total, lowest), values)
-
-
-def _figure(rows: np.ndarray, n: int, lowest: float) -> Figure:
-    estimate, resamples = float(rows[0]), rows[1:][np.isfinite(rows[1:])]
-    # Where most resamples lack what is measured, no interval rather than a wrong one.
-    if 2 * len(resamples) < len(rows):
-        return Figure(estimate, math.nan, math.nan, n)
-    reach = _Z * float(resamples.std(ddof=1))
-    return Figure(estimate, max(lowest, estimate - reach), min(1.0, estimate + reach), n)
-
-
-def _proportion(hits: int, n: int) -> Figure:
-    from scipy.stats import binomtest
-
-    ends = binomtest(hits, n).proportion_ci(method="wilson")
-    return Figure(hits / n, float(ends.low), float(ends.high), n)
+    return _figures.by_value(found, n=len(texts), lowest=lowest)

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from valueflow.errors import InvalidInput
+from valueflow.hives._neighbours import embedded, neighbours, sums
 from valueflow.hives.encoder import ValueEncoder, load_value_encoder
 from valueflow.hives.similarity import unrelated_cosine
-from valueflow.hives.space import unit_rows
 from valueflow.registry import unknown_name
 from valueflow.theories import get_value
 from valueflow.vidb import Vidb, load_starter
@@ -40,7 +40,6 @@ Status = Literal["ok", "single", "silent"]
 
 N_BOOTSTRAP = 500
 N_EVIDENCE = 3
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -149,14 +148,14 @@ class ValueProfile:
         if embed is None:
             trained = _trained(encoder)
             embed, encoder = trained.embed, trained.name
-        own = _embedded(embed, list(texts))
-        known = _embedded(embed, vidb.frame["text"].tolist())
+        own = embedded(embed, list(texts))
+        known = embedded(embed, vidb.frame["text"].tolist())
         if own.shape[1] != known.shape[1]:
             raise InvalidInput(f"embeddings of width {own.shape[1]} and {known.shape[1]} mixed")
         if min_similarity is None:
             min_similarity = max(unrelated_cosine(known, vidb), 0.0)
-        near, weights = _neighbours(own, known, k, min_similarity)
-        mass, total = _sums(near, weights, vidb)
+        near, weights = neighbours(own, known, k, min_similarity)
+        mass, total = sums(near, weights, vidb)
         scores = _scores(list(texts), vidb.values, mass, total, np.random.default_rng(seed))
         name = encoder or "unnamed"
         return cls(scores, len(texts), k, min_similarity, vidb.fingerprint(), name)
@@ -242,43 +241,6 @@ def _check(texts: Sequence[str], vidb: Vidb, k: int, min_similarity: float | Non
         raise InvalidInput(f"expected k from 1 to the {len(vidb)} texts of the database, got {k}")
     if min_similarity is not None and not -1 <= min_similarity <= 1:
         raise InvalidInput(f"min_similarity is a cosine, -1 to 1, got {min_similarity}")
-
-
-def _embedded(embed: Embed, texts: list[str]) -> Float[np.ndarray, "texts width"]:
-    rows = np.asarray(embed(texts))
-    if rows.ndim != 2 or len(rows) != len(texts):
-        raise InvalidInput(f"embed gave shape {rows.shape} for {len(texts)} texts; one row each")
-    return unit_rows(rows)
-
-
-def _neighbours(
-    own: Float[np.ndarray, "texts width"],
-    known: Float[np.ndarray, "rows width"],
-    k: int,
-    min_similarity: float,
-) -> tuple[Int[np.ndarray, "texts k"], Float[np.ndarray, "texts k"]]:
-    """Rows of the database nearest to each text, and their weights."""
-    near = np.empty((len(own), k), dtype=int)
-    weights = np.empty((len(own), k))
-    for start in range(0, len(own), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        cosine = own[part] @ known.T
-        near[part] = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-        weights[part] = np.take_along_axis(cosine, near[part], axis=1)
-    return near, np.where(weights > max(min_similarity, 0.0), weights, 0.0)
-
-
-def _sums(
-    near: Int[np.ndarray, "texts k"], weights: Float[np.ndarray, "texts k"], vidb: Vidb
-) -> tuple[Float[np.ndarray, "texts values"], Float[np.ndarray, "texts values"]]:
-    """Per text and value the sum of weights, and of weights times intensities."""
-    codes = np.searchsorted(np.array(vidb.values), vidb.frame["value"].to_numpy(str))[near]
-    intensities = vidb.frame["intensity"].to_numpy(float)[near]
-    mass, total = np.zeros((2, len(near), len(vidb.values)))
-    rows = np.arange(len(near))[:, None]
-    np.add.at(mass, (rows, codes), weights)
-    np.add.at(total, (rows, codes), weights * intensities)
-    return mass, total
 
 
 def _scores(

@@ -3,7 +3,6 @@
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,17 @@ from matplotlib.patheffects import withStroke
 
 from valueflow.artifacts import write_file
 from valueflow.errors import InvalidInput
+from valueflow.study._labels import BETWEEN as BETWEEN
+from valueflow.study._labels import REACHES as REACHES
+from valueflow.study._labels import label_places
+from valueflow.study.circle import DECIMALS as DECIMALS
+from valueflow.study.circle import FEWEST_ON_CIRCLE as FEWEST_ON_CIRCLE
+from valueflow.study.circle import CircularOrder as CircularOrder
+from valueflow.study.circle import circular_order as circular_order
+from valueflow.study.circle import unit_vectors
 from valueflow.study.plots import FAINT, INK
 from valueflow.study.report import DPI
-from valueflow.theories import get_theory, get_value, steered_values, theories
+from valueflow.theories import get_theory, get_value, theories
 
 LOOKS = {
     "svt": ("#0072B2", "o"),
@@ -29,89 +36,11 @@ LOOKS = {
 """Of Okabe and Ito's palette, the last two darker so that names can be read in them."""
 
 ENDINGS = (".png", ".svg")
-FEWEST_ON_CIRCLE = 4
-DECIMALS = 6
-"""Of cosines: what agrees so far is a tie, so that turning the space does not order it."""
-
 MAP_INCHES, MAP_BOX = (9.0, 8.8), (0.02, 0.105, 0.96, 0.81)
 ROOM = 1.22
 """Sides of the map, in those of what is drawn: names need room beyond the outermost points."""
 
-REACHES = (0.11, 0.14, 0.19, 0.26, 0.38, 0.55, 0.8, 1.2, 1.7)
-"""Inches from a point to its name, nearest first."""
-
 LEAD = 0.03 * DPI
-BETWEEN = np.array([0.05, 0.015]) * DPI
-"""Pixels, across and up, that part two names."""
-
-
-@dataclass(frozen=True)
-class CircularOrder:
-    """How far a space keeps the circle of the basic values; made by `circular_order`.
-
-    Attributes:
-        statistic: Spearman correlation, -1 to 1; NaN if all angles are equal.
-        p: share of rearrangements at least as circular, above 0, at most 1.
-        n: values on the circle that had a vector.
-    """
-
-    statistic: float
-    p: float
-    n: int
-
-
-def circular_order(
-    vectors: Mapping[str, Float[np.ndarray, " width"]], *, n_permutations: int = 9999, seed: int
-) -> CircularOrder:
-    """Whether values near each other on the circle of `svt` have a small angle in the space.
-
-    The statistic is the Spearman correlation (mid-ranks for ties), over all pairs of values on
-    the circle, of the steps between them the shorter way round (1 to 6) and the angle between
-    their vectors. It is 1 for evenly spaced vectors in order; 1 also for any space whose angles
-    only grow with the steps, so a circle is not proven round. The theory gives each of the twelve
-    steered values one place of its own, also those with two parents (hedonism, face, humility);
-    missing ones leave a gap. Other theories have no circle: their vectors do not count.
-
-    The p-value is of a one-sided permutation test: vectors are dealt anew to the places, and
-    p = (1 + deals with at least this statistic) / (1 + deals). Turning or mirroring the circle
-    changes nothing, so few values cannot have a small p: four that are evenly
-    spaced have 1/3 at best.
-
-    Args:
-        vectors: by value id, of one width; their lengths do not count.
-        n_permutations: deals, 1 or more.
-        seed: of the deals.
-
-    Raises:
-        InvalidInput: fewer than 4 values on the circle, no permutations, what `draw_map` refuses.
-        UnknownName: a value that no theory has.
-    """
-    from scipy.stats import rankdata  # half a second to import
-
-    ids, rows = _unit_rows(vectors)
-    theory = get_theory("svt")
-    on = [i for i, value in enumerate(ids) if value in (theory.circle or ())]
-    if len(on) < FEWEST_ON_CIRCLE or n_permutations < 1:
-        raise InvalidInput(
-            f"expected vectors of {FEWEST_ON_CIRCLE} or more values of svt and 1 or more "
-            f"permutations, got {len(on)} and {n_permutations}"
-        )
-    first, second = np.triu_indices(len(on), k=1)
-    steps = np.array([[theory.circle_distance(ids[a], ids[b]) for b in on] for a in on])
-    near = np.round((rows[on] @ rows[on].T)[first, second], DECIMALS)
-    angles = _standard(rankdata(-near))
-    places = np.zeros((len(on), len(on)))
-    places[first, second] = _standard(rankdata(steps[first, second]))
-    places += places.T
-    if not angles.any():
-        return CircularOrder(float("nan"), 1.0, len(on))
-    rng = np.random.default_rng(seed)
-    deals = rng.permuted(np.tile(np.arange(len(on)), (n_permutations, 1)), axis=1)
-    statistic = float(places[first, second] @ angles)
-    dealt = places[deals[:, first], deals[:, second]] @ angles
-    # Deals that only turn the circle must count, whatever the order of their sums.
-    as_good = int(np.count_nonzero(dealt >= statistic - 1e-9))
-    return CircularOrder(statistic, (1 + as_good) / (1 + n_permutations), len(on))
 
 
 def map_figure(
@@ -138,7 +67,7 @@ def map_figure(
     Raises:
         InvalidInput, UnknownName: as `draw_map` says.
     """
-    ids, rows = _unit_rows(vectors)
+    ids, rows = unit_vectors(vectors)
     points, kept, remains = _plane(rows)
     points = _turned(points, ids)
     figure = Figure(figsize=MAP_INCHES, dpi=DPI)
@@ -178,7 +107,7 @@ def heat_map_figure(vectors: Mapping[str, Float[np.ndarray, " width"]], *, title
     Raises:
         InvalidInput, UnknownName: as `draw_map` says.
     """
-    ids, rows = _unit_rows(vectors)
+    ids, rows = unit_vectors(vectors)
     figure = Figure(figsize=(10.4, 10.2), dpi=DPI)
     axes = figure.add_axes((0.165, 0.175, 0.735, 0.735))
     cosines = np.clip(rows @ rows.T, -1, 1)
@@ -232,30 +161,6 @@ def draw_heat_map(
     _write(heat_map_figure(vectors, title=title), Path(path), ending)
 
 
-def _unit_rows(vectors: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """Ids in the order of `steered_values`, and their vectors at unit length."""
-    known = [value.id for value in steered_values()]
-    for name in vectors:
-        if name not in known:
-            value = get_value(name)
-            raise InvalidInput(f"expected ids of steered values, got {name!r} (it is {value.id})")
-    ids = [value for value in known if value in vectors]
-    if len(ids) < 2:
-        raise InvalidInput(f"expected vectors of two or more values, got {len(ids)}")
-    rows = [np.asarray(vectors[value], dtype=np.float64) for value in ids]
-    for value, row in zip(ids, rows, strict=True):
-        length = np.linalg.norm(row)
-        if row.shape != rows[0].shape or row.ndim != 1:
-            raise InvalidInput(
-                f"expected vectors of one width, got shape {rows[0].shape} of {ids[0]} "
-                f"and {row.shape} of {value}"
-            )
-        if not (np.isfinite(length) and length > 0):
-            raise InvalidInput(f"the vector of {value} is zero or not finite; leave it out")
-    stacked = np.stack(rows)
-    return ids, stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
-
-
 def _plane(rows: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Points, the share of centred squared cosines they keep, the share of all that those are."""
     centred = rows - rows.mean(axis=0)
@@ -278,12 +183,6 @@ def _turned(points: np.ndarray, ids: Sequence[str]) -> np.ndarray:
     target = np.column_stack([np.sin(2 * np.pi * places), np.cos(2 * np.pi * places)])
     left, _, right = np.linalg.svd((points[on] - points[on].mean(axis=0)).T @ target)
     return points @ left @ right
-
-
-def _standard(ranks: np.ndarray) -> np.ndarray:
-    """Less their mean and at unit length, so that products are correlations; zeros if all tie."""
-    centred = ranks - ranks.mean()
-    return centred / (np.linalg.norm(centred) or 1.0)
 
 
 def _frame(axes: Axes, points: np.ndarray) -> None:
@@ -322,46 +221,13 @@ def _draw_labels(axes: Axes, points: np.ndarray, ids: Sequence[str]) -> None:
     to_pixels, to_data = axes.transData, axes.transData.inverted()
     pixels = to_pixels.transform(points)
     taken = to_pixels.transform(np.vstack([points, np.zeros(2)]))
-    centres = _label_places(pixels, sizes, taken, np.array(axes.get_window_extent().extents))
+    centres = label_places(pixels, sizes, taken, np.array(axes.get_window_extent().extents))
     for name, size, centre, pixel in zip(names, sizes, centres, pixels, strict=True):
         name.set(position=to_data.transform(centre))
         end = np.clip(pixel, centre - size / 2 - LEAD, centre + size / 2 + LEAD)
         if np.linalg.norm(end - pixel) > 5 * LEAD:
             ends = to_data.transform([pixel, end])
             axes.plot(*ends.T, color=FAINT, linewidth=0.7, zorder=3)
-
-
-def _label_places(
-    points: np.ndarray, sizes: np.ndarray, taken: np.ndarray, frame: np.ndarray
-) -> np.ndarray:
-    """Centres of names, in pixels: in the frame, on no mark or other name, near their points.
-
-    Greedy, the most crowded first. Where all places are taken the one that meets fewest is used.
-    """
-    boxes = np.hstack([taken - 0.055 * DPI, taken + 0.055 * DPI])
-    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
-    crowd = np.sort(apart, axis=1)[:, 1:4].mean(axis=1)
-    angle = np.arange(24) * np.pi / 12
-    # Squarish: beside and above its point a name comes as near as at its corners.
-    way = np.clip(1.5 * np.column_stack([np.cos(angle), np.sin(angle)]), -1, 1)
-    way, reach = np.tile(way, (len(REACHES), 1)), np.repeat(REACHES, len(angle)) * DPI
-    centres = np.zeros_like(points)
-    for i in np.argsort(crowd, kind="stable"):
-        tried = points[i] + way * (sizes[i] / 2 + reach[:, None])
-        own = np.hstack([tried - sizes[i] / 2, tried + sizes[i] / 2])
-        outside = (own[:, :2] < frame[:2]).any(axis=1) | (own[:, 2:] > frame[2:]).any(axis=1)
-        # A place close to other marks and names is free, but leaves in doubt whose name it is.
-        close = _meets(own, boxes, np.full(2, 0.13 * DPI))
-        cost = reach + 0.06 * DPI * close + 1e4 * _meets(own, boxes, BETWEEN) + 1e6 * outside
-        best = int(np.argmin(np.round(cost, 3)))
-        centres[i], boxes = tried[best], np.vstack([boxes, own[best]])
-    return centres
-
-
-def _meets(own: np.ndarray, boxes: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """How many of `boxes` each of `own` overlaps, or has within `room`."""
-    low, high = own[:, None, :2] - room, own[:, None, 2:] + room
-    return ((low < boxes[:, 2:]) & (high > boxes[:, :2])).all(axis=2).sum(axis=1)
 
 
 def _title_and_legend(figure: Figure, title: str, ids: Sequence[str]) -> None:
