@@ -21,7 +21,8 @@ INTENSITIES = (-8.0, -4.0, 0.0, 4.0, 8.0)
 
 
 class PlantedModel:
-    """Reads "stance | topic": the stance goes along one direction, topic and noise elsewhere.
+    """Reads "stance | topic", whatever was asked: the stance goes along one direction, topic and
+    noise elsewhere.
 
     Any other text gets a row of its own, drawn from its letters. The axes of `values` are that
     direction, with alternating sign.
@@ -36,9 +37,18 @@ class PlantedModel:
                 self.axes.axes[row] = torch.from_numpy(self.direction) * (-1) ** row
         self.calls = []
 
-    def __getitem__(self, place):
-        assert place == -1
-        return self.axes
+    device = torch.device("cpu")
+
+    def __iter__(self):
+        yield self.axes
+
+    def preprocess(self, texts):
+        return {"texts": list(texts)}
+
+    def __call__(self, features):
+        self.calls.append(features["texts"])
+        rows = np.stack([self._row(text) for text in features["texts"]]).astype(np.float32)
+        return self.axes({"sentence_embedding": torch.from_numpy(rows)})
 
     def get_embedding_dimension(self):
         return WIDTH
@@ -49,7 +59,7 @@ class PlantedModel:
         return np.stack([self._row(text) for text in texts]).astype(np.float32)
 
     def _row(self, text):
-        stance, separator, topic = text.partition(" | ")
+        stance, separator, topic = text.rpartition(" A: ")[2].partition(" | ")
         own = np.random.default_rng(zlib.crc32((topic or text).encode())).normal(size=WIDTH)
         if separator:
             own -= own @ self.direction * self.direction

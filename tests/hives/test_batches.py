@@ -6,9 +6,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from valueflow.errors import InvalidInput
-from valueflow.hives.batches import anchor_batches, mixed_batches, with_pairs
+from valueflow.hives.batches import anchor_batches, with_pairs
 from valueflow.hives.labels import labels_for
-from valueflow.hives.losses import stage_two
+from valueflow.hives.losses import hierarchical_contrastive, pair_losses
 from valueflow.theories import get_theory
 
 VALUES = ("svt/power", "svt/achievement", "svt/hedonism", "svt/security", "svt/benevolence",
@@ -138,6 +138,12 @@ def grouped(labels, *, n_instances=6, n_concepts=5):
     return instances, concepts
 
 
+def mixed_batches(labels, instances, anchors, *, batch_size, n_positives=4, rng):
+    """Half of a batch is tree, a quarter instances, a quarter anchors, as in the paper."""
+    tree = anchor_batches(labels, batch_size=batch_size // 2, n_positives=n_positives, rng=rng)
+    return with_pairs(tree, labels, instances, anchors, pairs=batch_size // 8, rng=rng)
+
+
 def test_mixed_batches_are_half_tree_a_quarter_instances_a_quarter_concepts():
     labels = planted()
     instances, concepts = grouped(labels)
@@ -164,13 +170,12 @@ def test_the_parts_of_a_mixed_batch_are_what_the_loss_of_stage_two_takes():
     first, second = batches.sizes[0], sum(batches.sizes[:2])
     features = torch.randn(len(labels), 8, generator=torch.Generator().manual_seed(0))
     for batch in list(batches)[:5]:
-        loss = stage_two(
-            features[batch],
-            labels.take(batch[:first]),
-            instances[batch[first:second]],
-            concepts[batch[second:]],
+        tree = hierarchical_contrastive(features[batch[:first]], labels.take(batch[:first]))
+        pairs = pair_losses(
+            features[batch[first:]], instances[batch[first:second]], concepts[batch[second:]]
         )
-        assert 3 < loss < 100
+        assert set(pairs) == {"instances", "anchors"}
+        assert 3 < tree + sum(pairs.values()) < 100
 
 
 def test_groups_come_up_equally_often_and_epochs_differ():
@@ -244,22 +249,6 @@ def test_pairs_follow_each_batch_of_the_tree_whatever_its_length():
                 assert labels.theories[a] != labels.theories[b]
 
 
-def test_pairs_behind_batches_of_anchors_are_mixed_batches():
-    labels = planted()
-    instances, concepts = grouped(labels)
-    mixed = mixed_batches(labels, instances, concepts, batch_size=32, n_positives=3, rng=rng(5))
-    own = rng(5)
-    tree = anchor_batches(labels, batch_size=16, n_positives=3, rng=own)
-    paired = with_pairs(tree, labels, instances, concepts, pairs=4, rng=own)
-    assert paired.sizes == mixed.sizes
-    for epoch in (0, 2):
-        mixed.set_epoch(epoch)
-        paired.set_epoch(epoch)
-        assert list(paired) == list(mixed)
-    # The generator goes on after the tree: another tree from it would be another one.
-    assert own.integers(2**63) != rng(5).integers(2**63)
-
-
 def test_no_pairs_leave_the_tree_as_it_is():
     labels = planted(per_cell=4)
     nothing = [-1] * len(labels)
@@ -300,10 +289,6 @@ def test_hostile_input_is_refused():
         anchor_batches(labels_for([], []), batch_size=8, rng=rng())
     labels = planted(2)
     instances, concepts = grouped(labels)
-    with pytest.raises(InvalidInput, match="1 instances"):
-        mixed_batches(labels, [0], concepts, batch_size=16, rng=rng())
-    for size in (0, 12, -8):
-        with pytest.raises(InvalidInput, match="multiple of 8"):
-            mixed_batches(labels, instances, concepts, batch_size=size, n_positives=1, rng=rng())
-    with pytest.raises(InvalidInput, match="duty: half a batch is 16 texts, got 12"):
-        mixed_batches(labels, instances, concepts, batch_size=32, rng=rng())
+    for groups in (([0], concepts), (instances, [0])):
+        with pytest.raises(InvalidInput, match="1 instances|1 anchors"):
+            mixed_batches(labels, *groups, batch_size=16, rng=rng())

@@ -181,7 +181,7 @@ def projected(base, trained, tmp_path_factory):
     model, folder = load_trained(trained[1], merge=False), tmp_path_factory.mktemp("projected")
     embeddings = torch.tensor(model.encode(TEXTS, show_progress_bar=False))
     space = remembered_space(TEXTS, embeddings, hidden=20, width=12, dropout=0.5, seed=0).eval()
-    expected = space.encode(TEXTS, show_progress_bar=False), axes_of(space).axes.detach().clone()
+    expected = space.encode(TEXTS, show_progress_bar=False), axes_of(model).axes.detach().clone()
     model = put_space(model, space)
     save_encoder(model, folder / "space", base=base, card={})
     return expected, model.eval(), folder / "space"
@@ -190,16 +190,18 @@ def projected(base, trained, tmp_path_factory):
 def test_a_space_learned_on_remembered_embeddings_is_put_on_the_encoder(projected):
     (rows, axes), model, _ = projected
     np.testing.assert_allclose(embed(model), rows, atol=1e-5)
-    assert rows.shape == (len(TEXTS), 12) and axes_of(model).axes.shape == (32, 12)
+    assert rows.shape == (len(TEXTS), 12)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    assert torch.equal(axes_of(model).axes, axes)
+    # The axes are the encoder's own, before the hidden layer; those that trained it are gone.
+    assert torch.equal(axes_of(model).axes, axes) and axes.shape == (32, 32)
+    assert [type(module).__name__ for module in model][-2:] == ["ValueAxes", "Projection"]
 
 
 def test_the_hidden_layer_is_saved_and_loaded(projected):
     _, model, folder = projected
     found = load_trained(folder)
     np.testing.assert_allclose(embed(found), embed(model), atol=5e-3)
-    assert axes_of(found).axes.shape == (32, 12)
+    assert axes_of(found).axes.shape == (32, 32)
     assert not any(module.training for module in found.modules())
 
 

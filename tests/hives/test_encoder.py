@@ -7,7 +7,7 @@ from planted import FILLERS, WIDTH, planted_base, planted_encoder, planted_space
 
 from valueflow.errors import ArtifactError, InvalidInput
 from valueflow.hives.axes import SCORE_SCALE
-from valueflow.hives.build import axes_of, build, save_encoder
+from valueflow.hives.build import axes_of, build, put_space, remembered_space, save_encoder
 from valueflow.hives.encoder import (
     MAX_TOKENS,
     Encoder,
@@ -71,28 +71,46 @@ def test_no_texts_no_embeddings():
 def test_scores_are_products_with_the_axes():
     space = planted_space()
     texts = ["5 | rain", "-2 | rain", "of no stance"]
-    expected = [[sum(a * b for a, b in zip(row, space.axis(get_value(v)), strict=True)) * 10
-                 for v in space.values] for row in space.embed(texts)]  # fmt: skip
-    assert SCORE_SCALE == 10
-    np.testing.assert_allclose(space.scores(texts), expected, atol=1e-5)
+    axes = space.encoder.axes.axes.detach().numpy()
+    assert SCORE_SCALE == 10 and space.values == ("svt/power", "svt/hedonism")
+    np.testing.assert_allclose(space.scores(texts), 10 * space.embed(texts) @ axes.T, atol=1e-5)
     assert space.scores(texts)[0, 0] > space.scores(texts)[1, 0]
+    np.testing.assert_array_equal(space.score(POWER, texts), space.scores(texts)[:, 0])
 
 
-def test_the_axis_of_a_value_without_one_is_its_prototype():
-    space = planted_space()
-    assert space.values == ("svt/power", "svt/hedonism")
-    np.testing.assert_allclose(space.axis(POWER), space.encoder.direction)
-    care = get_value("care-harm")
+def test_scores_are_of_the_encoder_and_embeddings_of_the_hidden_layer_behind_it(base):
+    model = build(base, rank=2, upper_blocks=1, max_tokens=16, seed=0)
+    texts = [" ".join(FILLERS[n : n + 3]) for n in range(6)]
+    plain = ValueEncoder(model, name="plain")
+    rows, scores, fingerprint = plain.embed(texts), plain.scores(texts), plain.fingerprint()
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(len(texts), rows.shape[1], generator=generator)
+    space = remembered_space(texts, table, hidden=8, width=12, dropout=0.0, seed=0)
+    layered = ValueEncoder(put_space(model, space), name="layered")
+    assert layered.width == 12 and layered.embed(texts).shape == (6, 12)
+    np.testing.assert_allclose(np.linalg.norm(layered.embed(texts), axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(layered.scores(texts), scores, atol=1e-5)
+    other = layered.fingerprint()
+    with torch.no_grad():
+        next(space[1].parameters()).add_(0.01)
+    assert len({fingerprint, other, layered.fingerprint()}) == 3
+
+
+def test_a_value_without_an_axis_is_scored_by_its_prototype():
+    space, care = planted_space(), get_value("care-harm")
     supports, opposes = space.embed([care.supports, care.opposes])
-    np.testing.assert_array_equal(space.axis(care), supports - opposes)
+    texts = ["5 | rain", "-2 | rain"]
+    expected = space.embed(texts) @ (supports - opposes)
+    np.testing.assert_allclose(space.score(care, texts), expected, atol=1e-6)
+    np.testing.assert_allclose(planted_encoder().score(care, texts), expected, atol=1e-6)
     np.testing.assert_array_equal(prototype(space, POWER), np.subtract(*space.embed(
         [POWER.supports, POWER.opposes])))  # fmt: skip
 
 
-def test_a_value_that_says_not_what_supports_it_has_no_axis():
+def test_a_value_that_says_not_what_supports_it_has_no_score():
     group = next(v for v in get_theory("svt").values if not v.steered)
     with pytest.raises(InvalidInput, match=f"{group.id} has no 'supports' and 'opposes'"):
-        planted_space().axis(group)
+        planted_space().score(group, ["5 | rain"])
 
 
 def test_the_fingerprint_is_of_weights_tokenizer_and_cut_and_not_of_the_name(base):

@@ -18,7 +18,6 @@ from valueflow.hives.evaluation import (
     sample_agreement,
     touch_auc,
     touch_correlation,
-    value_scores,
 )
 from valueflow.hives.space import vidb_space
 from valueflow.theories import get_value
@@ -65,8 +64,8 @@ class Planted(Encoder):
 class Space(Planted, ValueEncoder):
     """The same, with axes."""
 
-    def axis(self, value):
-        return np.eye(WIDTH)[2 * VALUES.index(value.id) + 1] @ self.turn
+    def score(self, value, texts):
+        return self.embed(texts) @ (np.eye(WIDTH)[2 * VALUES.index(value.id) + 1] @ self.turn)
 
 
 KINDS = pytest.mark.parametrize("kind", [Planted, Space])
@@ -141,7 +140,7 @@ def test_shares_are_those_of_a_slow_loop(kind, gap):
     for value in VALUES:
         rows = vidb.of(value).frame
         texts = rows["text"].tolist()
-        scores = value_scores(encoder, value, texts)
+        scores = encoder.score(get_value(value), texts)
         assert len(set(scores)) < len(scores), "no ties"
         for name, within in (("all", False), ("within", True)):
             share, n = slow_share(rows, scores, gap, within)
@@ -208,8 +207,8 @@ def test_touch_is_the_area_and_the_rank_correlation_of_the_standard_functions(ki
     assert set(auc.values) == set(rho.values) == {POWER, CARE}
     for value in (POWER, CARE):
         middle = vidb.of(value).frame.query("rung == 3")["text"].tolist()
-        centre = np.median(value_scores(encoder, value, middle))
-        size = np.abs(value_scores(encoder, value, texts) - centre)
+        centre = np.median(encoder.score(get_value(value), middle))
+        size = np.abs(encoder.score(get_value(value), texts) - centre)
         own = rows[rows["value"] == value].set_index("text")["agreeing"]
         counts = [own.get(text, 0) for text in texts]
         touched = [count > 0 for count in counts]

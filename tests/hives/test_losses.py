@@ -13,7 +13,7 @@ from valueflow.hives.losses import (
     hierarchical_contrastive,
     info_nce,
     level_losses,
-    stage_two,
+    pair_losses,
 )
 
 MIXED = labels_for(
@@ -336,31 +336,28 @@ def test_descent_on_groups_brings_planted_concepts_together_across_theories():
     assert cosines[same].min() > cosines[~same].max() + 0.2
 
 
-def test_stage_two_is_the_weighted_sum_of_its_parts():
-    embeddings = random_embeddings(len(MIXED) + 8)
+def test_the_losses_of_pairs_are_those_of_their_groups_each_with_its_weight():
+    embeddings = random_embeddings(8)
     instances, anchors = torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 5, 6])
-    first, second, third = embeddings.split([len(MIXED), 4, 4])
-    parts = [
-        hierarchical_contrastive(first, MIXED).item(),
-        grouped_info_nce(second, instances, temperature=0.07).item(),
-        grouped_info_nce(third, anchors, temperature=0.07).item(),
-    ]
-    found = stage_two(embeddings, MIXED, instances, anchors)
-    assert found.item() == pytest.approx(parts[0] + 0.5 * parts[1] + parts[2], abs=1e-9)
-    other = stage_two(
-        embeddings, MIXED, instances, anchors, instance_weight=2.0, anchor_weight=0.0,
-        hierarchical=functools.partial(hierarchical_contrastive, floor=None, temperature=1.0),
-    )  # fmt: skip
-    softer = hierarchical_contrastive(first, MIXED, floor=None, temperature=1.0).item()
-    assert other.item() == pytest.approx(softer + 2 * parts[1], abs=1e-9)
+    first = grouped_info_nce(embeddings[:4], instances, temperature=0.07).item()
+    second = grouped_info_nce(embeddings[4:], anchors, temperature=0.07).item()
+    found = pair_losses(embeddings, instances, anchors)
+    assert found["instances"].item() == pytest.approx(0.5 * first, abs=1e-9)
+    assert found["anchors"].item() == pytest.approx(second, abs=1e-9)
+    other = pair_losses(
+        embeddings, instances, anchors, instance_weight=2.0, anchor_weight=0.0, temperature=1.0
+    )
+    softer = grouped_info_nce(embeddings[:4], instances, temperature=1.0).item()
+    assert other["instances"].item() == pytest.approx(2 * softer, abs=1e-9)
+    assert other["anchors"].item() == 0.0
 
 
-def test_a_part_without_rows_adds_nothing():
-    embeddings = random_embeddings(len(MIXED)).requires_grad_()
+def test_pairs_without_rows_add_nothing():
+    embeddings = random_embeddings(4).requires_grad_()
     none = torch.zeros(0, dtype=torch.long)
-    loss = stage_two(embeddings, MIXED, none, none)
-    assert loss.item() == hierarchical_contrastive(embeddings, MIXED).item()
-    loss.backward()
+    found = pair_losses(embeddings, torch.arange(4) // 2, none)
+    assert found["anchors"].item() == 0.0 < found["instances"].item()
+    sum(found.values()).backward()
     assert embeddings.grad.isfinite().all()
 
 
@@ -389,6 +386,5 @@ def test_hostile_options_are_refused():
     everything = torch.ones(4, 4, dtype=torch.bool)
     with pytest.raises(InvalidInput, match="candidates"):
         info_nce(embeddings, embeddings, everything, candidates=~everything)
-    with pytest.raises(InvalidInput, match=r"3 labelled \+ 2 instance \+ 0 anchor"):
-        stage_two(embeddings, labels, torch.zeros(2, dtype=torch.long),
-                  torch.zeros(0, dtype=torch.long))  # fmt: skip
+    with pytest.raises(InvalidInput, match=r"2 instance \+ 0 anchor rows = 2 embeddings, got 4"):
+        pair_losses(embeddings, torch.zeros(2, dtype=torch.long), torch.zeros(0, dtype=torch.long))

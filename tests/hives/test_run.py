@@ -10,6 +10,7 @@ from vidb.importers import importer_cases
 from valueflow.errors import ArtifactError, InvalidInput
 from valueflow.hives.build import KIND, axes_of, card_of, load_trained
 from valueflow.hives.lessons import load_lessons
+from valueflow.hives.questions import as_read, load_questions
 from valueflow.hives.recipe import Recipe, recipe_of
 from valueflow.hives.run import train_and_save, training_texts
 from valueflow.hives.train import SpaceLoss
@@ -19,12 +20,7 @@ from valueflow.vidb import Vidb, load_starter
 
 VIDB = load_starter().of("power")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VALUEFLOW_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +49,7 @@ def recipe_for(base, **changes):
         "max_tokens": 12,
         "lora_rank": 2,
         "lessons": False,
+        "questions": False,
         "epochs": [0.0, 0.0],
     }
     steps = {"epochs": [2 / n_batches(), 0.0]}
@@ -64,7 +61,7 @@ def recipe_for(base, **changes):
 def n_batches():
     from valueflow.hives.units import unit_batches
 
-    texts = training_texts(Recipe(lessons=False), VIDB)
+    texts = training_texts(Recipe(lessons=False, questions=False), VIDB)
     return len(unit_batches(texts, n_units=8, rng=np.random.default_rng(0)))
 
 
@@ -82,10 +79,14 @@ def test_texts_are_those_that_the_recipe_names(base, corpus):
     assert len(bare) == n_judge + n_anchors
     assert not set(bare.texts) & set(VIDB.of("power", "test").frame["text"])
     more = training_texts(
-        recipe_for(base, lessons=True, corpora={"valueeval23": str(corpus)}), VIDB
+        recipe_for(base, lessons=True, questions=True, corpora={"valueeval23": str(corpus)}), VIDB
     )
-    assert len(more) == len(bare) + 5 * len(load_lessons()) + 2
-    assert [len(s.sources) for s in (bare, more)] == [2, 4]
+    n_answers = 2 * len(load_questions("train"))
+    assert len(more) == len(bare) + 5 * len(load_lessons()) + n_answers + 2
+    assert [len(s.sources) for s in (bare, more)] == [2, 5]
+    kept = {as_read(*item) for pair in load_questions("kept")
+            for item in (pair.supports, pair.opposes)}  # fmt: skip
+    assert len(kept) == 2 * len(load_questions("kept")) and not kept & set(more.texts)
     assert more.texts[-2:] and set(more.texts[-2:]) == {"Trams are calm.", "Cars are mine."}
 
 

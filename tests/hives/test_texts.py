@@ -10,10 +10,18 @@ from planted_vidb import CARE, POWER, ladders_of
 
 from valueflow.errors import InvalidInput
 from valueflow.hives.lessons import RUNG_INTENSITIES, Lesson
-from valueflow.hives.texts import anchor_texts, corpus_texts, join, lesson_texts, vidb_texts
+from valueflow.hives.questions import as_read, load_questions
+from valueflow.hives.texts import (
+    anchor_texts,
+    corpus_texts,
+    join,
+    lesson_texts,
+    question_texts,
+    vidb_texts,
+)
 from valueflow.theories import load_anchors
 from valueflow.theories.anchors import Anchor
-from valueflow.vidb import Vidb
+from valueflow.vidb import Vidb, load_starter
 from valueflow.vidb.importers.base import IMPORT_COLUMNS, Importer, Row, to_frame
 from valueflow.vidb.schema import SPLITS
 
@@ -32,6 +40,11 @@ def planted_vidb(*, seed=0):
     ]  # fmt: skip
     frame = pd.DataFrame(rows).assign(intensity=rng.integers(-40, 41, len(rows)) / 4)
     return Vidb(frame.iloc[rng.permutation(len(frame))])
+
+
+def plain(text):
+    """Without the question that it may be read with."""
+    return text.rpartition(" A: ")[2]
 
 
 def lessons_of(value, n=2):
@@ -92,7 +105,32 @@ def test_the_database_gives_the_ladders_of_one_split_and_nothing_else():
     for split in SPLITS:
         expected = {text for x in LADDERS if x.split == split for text in x.rungs}
         found = vidb_texts(vidb, split)
-        assert len(expected) >= 10 and sorted(found.texts) == sorted(expected)
+        assert len(expected) >= 10 and sorted(map(plain, found.texts)) == sorted(expected)
+
+
+def test_half_of_the_ladders_that_answer_are_read_with_their_questions():
+    frame = load_starter().of("power", "judge").frame
+    asked = dict(zip(frame["text"], frame["context"], strict=True))
+    found = vidb_texts(load_starter().of("power"), "judge")
+    read = {scene: set() for scene in found.scenes}
+    for text, scene in zip(found.texts, found.scenes, strict=True):
+        with_question = text not in asked
+        plain = text.partition(" A: ")[2] if with_question else text
+        assert text == as_read(plain, asked[plain] if with_question else None)
+        read[scene].add((with_question, asked[plain] is not None))
+    assert all(len(kinds) == 1 for kinds in read.values())
+    answers = [own for kinds in read.values() for own, answering in kinds if answering]
+    assert len(answers) > 20 and 0.3 < np.mean(answers) < 0.7
+
+
+def test_question_pairs_are_scenes_of_two_sides():
+    pairs = load_questions("train")[:3]
+    found = question_texts(pairs)
+    assert found.texts[0] == as_read(pairs[0].supports.text, pairs[0].supports.context)
+    assert found.scenes == tuple(pair.id for pair in pairs for _ in range(2))
+    assert found.labels.directions.tolist() == [1, -1] * 3
+    assert found.labels.intensities.tolist() == [6, -6] * 3
+    assert "6 texts" in found.sources[0]
 
 
 def test_texts_of_the_database_keep_rung_value_scene_and_intensity():
@@ -100,7 +138,7 @@ def test_texts_of_the_database_keep_rung_value_scene_and_intensity():
     rows = vidb.frame.set_index("text")
     found = vidb_texts(vidb, "judge")
     for i, text in enumerate(found.texts):
-        row = rows.loc[text]
+        row = rows.loc[plain(text)]
         assert found.labels.directions[i] == {1: -1, 2: -1, 3: 0, 4: 1, 5: 1}[row["rung"]]
         assert found.labels.intensities[i] == row["intensity"]
         assert (found.labels.values[i], found.scenes[i]) == (row["value"], row["ladder"])

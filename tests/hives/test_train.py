@@ -32,12 +32,7 @@ from valueflow.theories.anchors import Anchor
 TOUCHED = ("mft/care-harm", "mft/liberty-oppression")
 HELD_OUT = planted_texts(seed=9)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VALUEFLOW_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +295,13 @@ def test_with_a_hidden_layer_the_planted_order_is_found_too(layered):
     assert np.mean(list(after.values())) > 0.9, after
     loaded = load_trained(layered[1])
     assert loaded.get_embedding_dimension() == 16
+    rows, stances = space(loaded).embed(HELD_OUT.texts), HELD_OUT.labels.directions.numpy()
+    told = np.flatnonzero(stances)
+    cosines = (rows @ rows.T)[np.ix_(told, told)]
+    sides = np.array([f"{v} {d}" for v, d in zip(HELD_OUT.labels.values, stances, strict=True)])
+    same = sides[told][:, None] == sides[told][None, :]
+    # Half of the texts tell their side by one word of seven.
+    assert cosines[same].mean() - cosines[~same].mean() > 0.25
     np.testing.assert_allclose(
         space(loaded).embed(HELD_OUT.texts), space(layered[0]).embed(HELD_OUT.texts), atol=0.02
     )
@@ -327,7 +329,7 @@ def test_each_phase_can_be_cut_off(base, through, tmp_path, monkeypatch, after, 
     assert largest_difference(through, resumed) < 1e-4
 
 
-def test_a_start_gives_its_adapter_and_not_its_space(base, layered, tmp_path):
+def test_a_start_gives_its_adapter_and_axes_and_not_its_space(base, layered, tmp_path):
     texts = join([planted_texts(seed=0, n_ladders=5), concepts()])
     recipe = recipe_for(base, **HIDDEN | {"start": str(layered[1]), "width": 8})
     model = train(recipe, texts, tmp_path / "work")
@@ -335,6 +337,7 @@ def test_a_start_gives_its_adapter_and_not_its_space(base, layered, tmp_path):
     save_encoder(model, tmp_path / "space", base=base, card={})
     found = load_trained(tmp_path / "space")
     assert found.get_embedding_dimension() == 8
+    assert torch.equal(axes_of(model).axes, axes_of(load_trained(layered[1])).axes)
     np.testing.assert_allclose(
         space(found).embed(HELD_OUT.texts), space(model).embed(HELD_OUT.texts), atol=0.02
     )

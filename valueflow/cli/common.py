@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ import typer
 from valueflow.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from valueflow.hives.encoder import Encoder
     from valueflow.models.loading import LoadedModel
 
 Progress = Callable[[int, int], None]
@@ -114,6 +115,35 @@ def load_model(name: str) -> "LoadedModel":
     from valueflow.models import load
 
     return load(name)
+
+
+def encoder_named(name: str) -> "Callable[[], Encoder]":
+    """What loads an encoder: a shipped space, a trained folder, or a base.
+
+    Raises UnknownName for what is none of them, before any work; names near misses.
+    """
+    from valueflow.hives.build import KIND
+    from valueflow.hives.encoder import SHIPPED, load_frozen_encoder, load_value_encoder
+    from valueflow.models import list_packaged
+    from valueflow.registry import unknown_name
+
+    folder = Path(name)
+    if name in SHIPPED or (folder / f"{KIND}.json").is_file():
+        return lambda: load_value_encoder(name)
+    known = [model.name for model in list_packaged() if model.kind == "encoder"]
+    if name not in known and "/" not in name and not folder.exists():
+        raise unknown_name("encoder", name, [*SHIPPED, *known])
+    return lambda: load_frozen_encoder(name)
+
+
+def read_with(
+    encoder: "Encoder", texts: Collection[str], progress: Progress, chunk: int = 256
+) -> None:
+    """Have the encoder read texts, longest first; it remembers, so what follows costs nothing."""
+    ordered = sorted(set(texts), key=lambda text: (-len(text), text))
+    for start in range(0, len(ordered), chunk):
+        encoder.embed(ordered[start : start + chunk])
+        progress(min(start + chunk, len(ordered)), len(ordered))
 
 
 @contextmanager

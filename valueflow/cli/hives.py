@@ -1,6 +1,6 @@
 """`valueflow hives`: train and measure value spaces."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,10 +9,11 @@ import typer
 
 from valueflow.cli.common import (
     JsonFile,
-    Progress,
     Seed,
     check_parent,
+    encoder_named,
     read_text,
+    read_with,
     stages,
     write_json,
 )
@@ -53,6 +54,7 @@ PER_VALUE = {
     "ValueEval, touch AUC": "touch_auc",
     "MFRC, touch Spearman": "touch_correlation",
 }
+ANSWERS = {"kept answers, pairs in order": "pairs", "kept answers, right side": "sides"}
 
 Graded = Mapping[str, tuple[list[str], list[float]]]
 Corpora = Mapping[str, "pd.DataFrame"]
@@ -85,12 +87,13 @@ def evaluate(
     corpora = _import({"valueeval23": valueeval, "mfrc": mfrc})
     found = {}
     with stages() as stage:
+        loaders = [encoder_named(name) for name in names]
         ready = []
-        for name in names:  # All are loaded before the first long work.
+        for name, load in zip(names, loaders, strict=True):  # All before the first long work.
             stage(f"load {name}")
-            ready.append(_load(name))
+            ready.append(load())
         for name, encoder in zip(names, ready, strict=True):
-            _embed(encoder, _texts(graded, corpora, profiles), stage(f"read with {name}"))
+            read_with(encoder, _texts(graded, corpora, profiles), stage(f"read with {name}"))
             stage(f"measure {name}")
             found[name] = _measure(encoder, graded, corpora, profiles, seed)
     _show(found)
@@ -147,15 +150,6 @@ def _named(corpus: str) -> tuple[str, str]:
     return name, path
 
 
-def _load(name: str) -> "Encoder":
-    from valueflow.hives.build import KIND
-    from valueflow.hives.encoder import SHIPPED, load_frozen_encoder, load_value_encoder
-
-    if name in SHIPPED or (Path(name) / f"{KIND}.json").is_file():
-        return load_value_encoder(name)
-    return load_frozen_encoder(name)
-
-
 def _read_sample(path: Path) -> Graded:
     from valueflow.evaluate.agreement import read_graded
     from valueflow.vidb.store import load_starter
@@ -174,32 +168,33 @@ def _import(paths: Mapping[str, Path | None]) -> Corpora:
 
 def _texts(graded: Graded | None, corpora: Corpora, profiles: bool) -> list[str]:
     from valueflow.hives.evaluation import held_out
+    from valueflow.hives.questions import as_read, load_questions
     from valueflow.vidb.store import load_starter
 
-    vidb = load_starter() if profiles else held_out(load_starter())
-    texts = set(vidb.frame["text"])
+    measured = held_out(load_starter()).frame
+    texts = set((load_starter().frame if profiles else measured)["text"])
+    texts.update(as_read(t, c) for t, c in zip(measured["text"], measured["context"], strict=True))
+    kept = load_questions("kept")
+    texts.update(as_read(*item) for pair in kept for item in (pair.supports, pair.opposes))
     texts.update(text for own, _ in (graded or {}).values() for text in own)
     texts.update(text for rows in corpora.values() for text in rows["text"])
-    return sorted(texts, key=lambda text: (-len(text), text))
-
-
-def _embed(encoder: "Encoder", texts: Sequence[str], progress: Progress, chunk: int = 256) -> None:
-    """Encoders remember, so that what follows takes no time."""
-    for start in range(0, len(texts), chunk):
-        encoder.embed(texts[start : start + chunk])
-        progress(min(start + chunk, len(texts)), len(texts))
+    return list(texts)
 
 
 def _measure(
     encoder: "Encoder", graded: Graded | None, corpora: Corpora, profiles: bool, seed: int
 ) -> dict[str, Any]:
     from valueflow.hives import evaluation
+    from valueflow.hives.answering import question_agreement
+    from valueflow.hives.questions import load_questions
     from valueflow.vidb.store import load_starter
 
     vidb = evaluation.held_out(load_starter())
     found: dict[str, Any] = {"geometry": evaluation.geometry(encoder, vidb, seed=seed)}
     for name, rows in evaluation.ladder_agreement(encoder, vidb, seed=seed).items():
         found[f"ladders_{name}"] = rows
+    kept = load_questions("kept")
+    found["answers"] = question_agreement(encoder, kept, vidb, seed=seed)
     if graded is not None:
         found["sample"] = evaluation.sample_agreement(encoder, graded, seed=seed)
     if "valueeval23" in corpora:
@@ -216,6 +211,7 @@ def _measure(
 def _figures(found: Mapping[str, Any]) -> "dict[str, Figure]":
     rows = {label: found["geometry"].get(name) for label, name in GEOMETRY.items()}
     rows |= {label: found[name].mean for label, name in PER_VALUE.items() if name in found}
+    rows |= {label: getattr(found["answers"], name) for label, name in ANSWERS.items()}
     if "profiles" in found:
         rows["profiles, own value first"] = found["profiles"].first
     return {label: figure for label, figure in rows.items() if figure is not None}

@@ -1,24 +1,28 @@
 """`valueflow profile`: which values somebody's texts speak of, and how strongly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valueflow.cli.common import JsonFile, Seed, check_parent, stages, write_json
+from valueflow.cli.common import (
+    JsonFile,
+    Seed,
+    check_parent,
+    encoder_named,
+    read_with,
+    stages,
+    write_json,
+)
 
 if TYPE_CHECKING:
-    from valueflow.hives.encoder import Encoder
     from valueflow.hives.profile import ValueDifference, ValueProfile, ValueScore
 
 EXAMPLE = "valueflow profile posts.txt --against others.jsonl --plot profiles.png"
 
 SHOWN = 60
 """Characters of a text in the table."""
-
-_CHUNK = 256
-_DPI = 150
 
 
 def run(
@@ -43,7 +47,7 @@ def run(
     from valueflow.vidb import load_starter
 
     _check_outputs(json_file, plot)
-    load = _loader(encoder)
+    load = encoder_named(encoder)
     groups = {name: read_texts(path) for name, path in _named(file, against).items()}
     vidb = load_starter()
     if k > len(vidb):
@@ -52,7 +56,7 @@ def run(
         stage(f"load encoder {encoder}")
         loaded = load()
         given = [text for texts in groups.values() for text in texts]
-        _read_all(loaded, [*given, *vidb.frame["text"]], stage("embed"))
+        read_with(loaded, [*given, *vidb.frame["text"]], stage("embed"))
     profiles = {
         name: ValueProfile.from_texts(
             texts, embed=loaded.embed, vidb=vidb, k=k, encoder=loaded.name, seed=seed
@@ -104,21 +108,6 @@ def _named(file: Path, against: Path | None) -> dict[str, Path]:
     return {file.name: file, against.name: against}
 
 
-def _loader(name: str) -> "Callable[[], Encoder]":
-    """What loads the encoder of that name; a misspelt name is refused before any work."""
-    from valueflow.hives.encoder import SHIPPED, load_frozen_encoder, load_value_encoder
-    from valueflow.models import list_packaged
-    from valueflow.registry import unknown_name
-
-    folder = Path(name)
-    if name in SHIPPED or (folder / "hives-encoder.json").is_file():
-        return lambda: load_value_encoder(name)
-    known = [model.name for model in list_packaged() if model.kind == "encoder"]
-    if name not in known and "/" not in name and not folder.exists():
-        raise unknown_name("encoder", name, [*SHIPPED, *known])
-    return lambda: load_frozen_encoder(name)
-
-
 def _check_outputs(json_file: Path | None, plot: Path | None) -> None:
     from valueflow.errors import InvalidInput
 
@@ -127,15 +116,6 @@ def _check_outputs(json_file: Path | None, plot: Path | None) -> None:
     for path in (json_file, plot):
         if path is not None:
             check_parent(path)
-
-
-def _read_all(
-    encoder: "Encoder", texts: Sequence[str], progress: Callable[[int, int], None]
-) -> None:
-    # The encoder remembers: what follows costs nothing more.
-    for start in range(0, len(texts), _CHUNK):
-        encoder.embed(texts[start : start + _CHUNK])
-        progress(min(start + _CHUNK, len(texts)), len(texts))
 
 
 def _show_profile(profile: "ValueProfile", top: int | None) -> None:
@@ -249,21 +229,14 @@ def _write(
     write_json(json_file, first)
     if plot is not None:
         from valueflow.artifacts import write_file
+        from valueflow.study._image import image_bytes
         from valueflow.study.profile_plot import profile_figure
 
-        write_file(plot, _png(profile_figure({_label(n): p for n, p in profiles.items()})))
+        figure = profile_figure({_label(n): p for n, p in profiles.items()})
+        write_file(plot, image_bytes(figure))
 
 
 def _label(name: str) -> str:
     # matplotlib reads $...$ as mathematics, and keeps names with a leading _ out of legends.
     plain = _plain(name).replace("$", r"\$")
     return f"./{plain}" if plain.startswith("_") else plain
-
-
-def _png(figure: Any) -> bytes:
-    import io
-
-    stream = io.BytesIO()
-    # The library's own version in the file would make equal figures differ.
-    figure.savefig(stream, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
-    return stream.getvalue()

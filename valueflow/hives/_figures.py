@@ -111,16 +111,17 @@ def by_value(
 ) -> ByValue:
     """First entries are the estimates, the others their resamples."""
     known = {value: rows for value, rows in found.items() if np.isfinite(rows[0][0])}
-    values = {value: _figure(rows, count, lowest) for value, (rows, count) in known.items()}
+    values = {value: figure(rows, count, lowest) for value, (rows, count) in known.items()}
     total = sum(count for _, count in known.values()) if n is None else n
     if not known:
         return ByValue(Figure(math.nan, math.nan, math.nan, total), {})
     # A resample that lacks a value's pairs is the mean of the others.
     mean = np.ma.masked_invalid([rows for rows, _ in known.values()]).mean(axis=0)
-    return ByValue(_figure(mean.filled(math.nan), total, lowest), values)
+    return ByValue(figure(mean.filled(math.nan), total, lowest), values)
 
 
-def _figure(rows: np.ndarray, n: int, lowest: float) -> Figure:
+def figure(rows: np.ndarray, n: int, lowest: float = 0.0) -> Figure:
+    """The first entry is the estimate, the others its resamples."""
     estimate, resamples = float(rows[0]), rows[1:][np.isfinite(rows[1:])]
     # Where most resamples lack what is measured, no interval rather than a wrong one.
     if 2 * len(resamples) < len(rows):

@@ -94,7 +94,7 @@ class TreeBatches(Protocol):
 
 
 class MixedBatches:
-    """Made by `mixed_batches` and `with_pairs`.
+    """Made by `with_pairs`.
 
     Attributes:
         sizes: rows of the three parts, in order: hierarchical (at most), instances, anchors.
@@ -126,55 +126,6 @@ class MixedBatches:
             yield tree + instance + anchor
 
 
-def mixed_batches(
-    labels: Labels,
-    instances: Sequence[int],
-    anchors: Sequence[int],
-    *,
-    batch_size: int,
-    n_positives: int = 4,
-    rng: np.random.Generator,
-) -> MixedBatches:
-    """Batches of stage 2: half as `anchor_batches`, a quarter instance pairs, a quarter anchors.
-
-    In this order, as `valueflow.hives.losses.stage_two` expects it; `sizes` of the result says
-    where the parts end. Each pair is of another group, two texts of one personal value in the
-    second part, two of one concept from two theories in the third; all groups come up equally
-    often, to within one. A text may be in several parts. The epoch is that of the first part.
-
-    Args:
-        labels: of all texts.
-        instances: per text the group of its personal value, negative for none. Groups of one text
-            are left out.
-        anchors: per text the group of its concept, negative for none; support and opposition of a
-            concept are two groups. Groups within one theory are left out.
-        batch_size: a multiple of 8, so that a quarter is made of pairs.
-        n_positives: of an anchor text in the first part.
-        rng: drawn from twice, here.
-
-    Raises:
-        InvalidInput: lengths that differ, a batch size that is no multiple of 8, too few groups to
-            fill a quarter, a theory with fewer texts than half a batch, and what `anchor_batches`
-            refuses.
-    """
-    if not len(labels) == len(instances) == len(anchors):
-        raise InvalidInput(
-            f"expected an instance and an anchor group per text, got {len(labels)} texts, "
-            f"{len(instances)} instances, {len(anchors)} anchors"
-        )
-    if batch_size < 8 or batch_size % 8:
-        raise InvalidInput(f"batch_size must be a multiple of 8, got {batch_size}")
-    tree = anchor_batches(labels, batch_size=batch_size // 2, n_positives=n_positives, rng=rng)
-    theories = labels.theories
-    for theory in dict.fromkeys(theories):
-        if theories.count(theory) < batch_size // 2:
-            raise InvalidInput(
-                f"{theory}: half a batch is {batch_size // 2} texts, got "
-                f"{theories.count(theory)}; take smaller batches or leave the theory out"
-            )
-    return with_pairs(tree, labels, instances, anchors, pairs=batch_size // 8, rng=rng)
-
-
 def with_pairs(
     tree: TreeBatches,
     labels: Labels,
@@ -184,13 +135,20 @@ def with_pairs(
     pairs: int,
     rng: np.random.Generator,
 ) -> MixedBatches:
-    """Batches of `tree`, each followed by pairs of instances and by pairs of anchors.
+    """Batches of stage 2: those of `tree`, each followed by pairs of instances and of anchors.
+
+    `sizes` of the result says where the parts end. Each pair of a batch is of another group: two
+    texts of one personal value in the second part, two of one concept from two theories in the
+    third; all groups come up equally often, to within one. A text may be in several parts. The
+    epoch is that of the first part.
 
     Args:
         tree: the first part.
         labels: of all texts.
-        instances: see `mixed_batches`.
-        anchors: see `mixed_batches`.
+        instances: per text the group of its personal value, negative for none. Groups of one text
+            are left out.
+        anchors: per text the group of its concept, negative for none; support and opposition of a
+            concept are two groups. Groups within one theory are left out.
         pairs: of each kind and batch.
         rng: drawn from once, here.
 

@@ -1,4 +1,8 @@
-"""An encoder with a value space on top: adapter, axes, and how they are kept and found again."""
+"""An encoder with a value space on top, and how it is kept and found again.
+
+The modules in order: the encoder with its adapter; the axes, which score its embedding; and, if
+there is one, the projection from that embedding to the space.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,13 +59,6 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model.add_adapter(config)
-    return without_space(model)
-
-
-def without_space(model: Any) -> Any:
-    """The encoder without its hidden layer, and with the axes that `build` gives."""
-    while isinstance(model[-1], ValueAxes | Projection):
-        del model[-1]
     _add_axes(model, [value.id for value in steered_values()])
     with torch.no_grad():
         for row, value in enumerate(steered_values()):
@@ -73,10 +70,15 @@ def without_space(model: Any) -> Any:
 
 def axes_of(model: "SentenceTransformer") -> ValueAxes:
     """The axes of an encoder; raises InvalidInput if it has none."""
-    last = model[-1]
-    if not isinstance(last, ValueAxes):
-        raise InvalidInput("this encoder has no value axes; train it or load a trained one")
-    return last
+    for module in model:
+        if isinstance(module, ValueAxes):
+            return module
+    raise InvalidInput("this encoder has no value axes; train it or load a trained one")
+
+
+def projection_of(model: "SentenceTransformer") -> Projection | None:
+    """The hidden layer of a value space, if it has one."""
+    return next((module for module in model if isinstance(module, Projection)), None)
 
 
 def save_encoder(
@@ -93,7 +95,7 @@ def save_encoder(
     adapter = get_peft_model_state_dict(inner)
     tensors = {_ADAPTER + name: tensor.half().cpu() for name, tensor in adapter.items()}
     tensors[_AXES] = axes_of(model).axes.detach().half().cpu()
-    projection = _projection_of(model)
+    projection = projection_of(model)
     if projection is not None:
         state = projection.state_dict()
         tensors |= {_PROJECTION + name: tensor.half().cpu() for name, tensor in state.items()}
@@ -139,10 +141,12 @@ def remembered_space(
 
 
 def put_space(model: "SentenceTransformer", space: "SentenceTransformer") -> Any:
-    """The encoder with the projection and axes that were trained on its embeddings."""
-    del model[-1]
+    """The encoder with the projection that was trained on its embeddings, behind its own axes.
+
+    The axes that helped to train the projection are left behind: on steered answers those on the
+    encoder's own embedding agreed better with readers.
+    """
     model.append(space[1])
-    model.append(space[2])
     return model
 
 
@@ -154,7 +158,7 @@ def load_trained(
     Args:
         folder: what `save_encoder` wrote.
         base: a fresh copy of the base, which is changed in place; loaded if not given.
-        merge: add the adapter to the weights; if not it stays apart, frozen.
+        merge: add the adapter to the weights; if not it stays apart and can be trained further.
 
     Raises:
         ArtifactError: missing, damaged, of another kind, or made on another base.
@@ -173,18 +177,15 @@ def load_trained(
     with torch.random.fork_rng(devices=[]):  # an adapter starts at random, and is overwritten here
         model.add_adapter(config)
     inner: Any = _inner(model)
-    adapter = {
-        k.removeprefix(_ADAPTER): v.float() for k, v in tensors.items() if k.startswith(_ADAPTER)
-    }
-    outcome = set_peft_model_state_dict(inner, adapter)
+    outcome = set_peft_model_state_dict(inner, _part(tensors, _ADAPTER))
     if outcome.unexpected_keys:
         raise ArtifactError(f"{folder}: weights that the base has no place for: "
                             f"{', '.join(outcome.unexpected_keys[:3])}")  # fmt: skip
     if merge:
         _merge(inner)
-    _add_projection(model, metadata["projection"], tensors)
     _add_axes(model, metadata["values"])
     axes_of(model).axes.data.copy_(tensors[_AXES].float())
+    _add_projection(model, metadata["projection"], tensors)
     model.max_seq_length = metadata["max_tokens"]
     return model.eval()
 
@@ -200,18 +201,11 @@ def _add_axes(model: Any, values: Sequence[str]) -> None:
     model.append(ValueAxes(known, model.get_embedding_dimension()).to(model.device))
 
 
-def _projection_of(model: Any) -> Projection | None:
-    return model[-2] if isinstance(model[-2], Projection) else None
-
-
 def _add_projection(model: Any, config: dict[str, Any] | None, tensors: dict[str, Tensor]) -> None:
-    if config is None:
-        return
-    projection = Projection(**config)
-    state = {k.removeprefix(_PROJECTION): v.float() for k, v in tensors.items()
-             if k.startswith(_PROJECTION)}  # fmt: skip
-    projection.load_state_dict(state)
-    model.append(projection.to(model.device))
+    if config is not None:
+        projection = Projection(**config)
+        projection.load_state_dict(_part(tensors, _PROJECTION))
+        model.append(projection.to(model.device))
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

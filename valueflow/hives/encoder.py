@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from valueflow.errors import InvalidInput
 from valueflow.hives.store import EmbeddingStore
 from valueflow.theories import Value
 
@@ -54,6 +55,26 @@ class Encoder:
 
         Texts are cut where the encoder says (`max_seq_length`).
         """
+        return self._read(texts)[:, : self.width]
+
+    def score(self, value: Value, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
+        """Where texts stand between what opposes a value and what supports it.
+
+        Only the order and the ratios of differences within one value mean anything. Raises
+        InvalidInput for a value without "supports" and "opposes" (not a steered one).
+        """
+        return self.embed(texts) @ prototype(self, value)
+
+    def fingerprint(self) -> str:
+        """Hash of the weights, the tokenizer and the cut; the name does not count."""
+        from valueflow.models import fingerprint
+
+        found = fingerprint(self.encoder[0].auto_model, self.encoder.tokenizer)
+        read = repr((found.model, found.tokenizer, self.encoder.max_seq_length))
+        return hashlib.sha256(read.encode()).hexdigest()[:16]
+
+    def _read(self, texts: Sequence[str]) -> Float[np.ndarray, "texts columns"]:
+        """What the encoder makes of each text, the embedding first."""
         new = sorted({t for t in texts if t not in self._known}, key=len, reverse=True)
         if new and self.store is not None:
             self._known.update(self.store.known(new))
@@ -65,16 +86,12 @@ class Encoder:
             if self.store is not None:
                 self.store.add(found)
         if not texts:
-            return np.zeros((0, self.width), dtype=np.float32)
+            return np.zeros((0, self._columns), dtype=np.float32)
         return np.stack([self._known[t] for t in texts])
 
-    def fingerprint(self) -> str:
-        """Hash of the weights, the tokenizer and the cut; the name does not count."""
-        from valueflow.models import fingerprint
-
-        found = fingerprint(self.encoder[0].auto_model, self.encoder.tokenizer)
-        read = repr((found.model, found.tokenizer, self.encoder.max_seq_length))
-        return hashlib.sha256(read.encode()).hexdigest()[:16]
+    @property
+    def _columns(self) -> int:
+        return self.width
 
     def _encode(self, texts: list[str]) -> np.ndarray:
         rows = self.encoder.encode(
@@ -90,12 +107,15 @@ class ValueEncoder(Encoder):
     """An encoder with the axes of values (`valueflow.hives.build`)."""
 
     def fingerprint(self) -> str:
-        """Hash of the weights, the tokenizer, the cut, and the axes."""
-        from valueflow.hives.build import axes_of
+        """Hash of the weights, the tokenizer, the cut, the axes, and the hidden layer if any."""
+        from valueflow.hives.build import axes_of, projection_of
 
-        module = axes_of(self.encoder)
-        axes = module.axes.detach().float().cpu().numpy().tobytes() + repr(module.values).encode()
-        return hashlib.sha256(super().fingerprint().encode() + axes).hexdigest()[:16]
+        digest = hashlib.sha256(super().fingerprint().encode())
+        digest.update(repr(axes_of(self.encoder).values).encode())
+        for module in (axes_of(self.encoder), projection_of(self.encoder)):
+            for tensor in [] if module is None else module.state_dict().values():
+                digest.update(tensor.float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -104,24 +124,32 @@ class ValueEncoder(Encoder):
 
         return tuple(axes_of(self.encoder).values)
 
-    def axis(self, value: Value) -> Float[np.ndarray, " width"]:
-        """The learned axis; of a value without one what it supports minus what it opposes.
-
-        Raises InvalidInput for a value that has neither.
-        """
-        from valueflow.hives.build import axes_of
-
-        if value.id in self.values:
-            return axes_of(self.encoder).of(value.id).detach().float().cpu().numpy()
-        return prototype(self, value)
-
     def scores(self, texts: Sequence[str]) -> Float[np.ndarray, "texts values"]:
         """Where each text stands on the axis of each value; only the order within one counts."""
-        from valueflow.hives.axes import SCORE_SCALE
-        from valueflow.hives.build import axes_of
+        return self._read(texts)[:, self.width :]
 
-        axes = axes_of(self.encoder).axes.detach().float().cpu().numpy()
-        return SCORE_SCALE * self.embed(texts) @ axes.T
+    def score(self, value: Value, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
+        """Where texts stand on a value's axis; of a value without one, as any encoder says."""
+        if value.id not in self.values:
+            return super().score(value, texts)
+        return self.scores(texts)[:, self.values.index(value.id)]
+
+    @property
+    def _columns(self) -> int:
+        return self.width + len(self.values)
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        import torch
+        from sentence_transformers.util import batch_to_device
+
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), self.batch_size):
+                features = self.encoder.preprocess(texts[start : start + self.batch_size])
+                found = self.encoder(batch_to_device(features, self.encoder.device))
+                unit = torch.nn.functional.normalize(found["sentence_embedding"].float(), dim=1)
+                rows.append(torch.cat([unit, found["value_scores"].float()], dim=1).cpu())
+        return torch.cat(rows).numpy()
 
 
 def prototype(encoder: Encoder, value: Value) -> Float[np.ndarray, " width"]:
@@ -130,8 +158,6 @@ def prototype(encoder: Encoder, value: Value) -> Float[np.ndarray, " width"]:
     Raises:
         InvalidInput: the value does not say what supports and opposes it (not a steered one).
     """
-    from valueflow.errors import InvalidInput
-
     if not value.supports or not value.opposes:
         raise InvalidInput(f"{value.id} has no 'supports' and 'opposes' texts; use a steered value")
     supports, opposes = encoder.embed([value.supports, value.opposes])

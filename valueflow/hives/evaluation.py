@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 
 from valueflow.errors import InvalidInput
 from valueflow.hives import _figures, metrics
 from valueflow.hives._figures import ByValue as ByValue
 from valueflow.hives._figures import Figure as Figure
-from valueflow.hives.encoder import Encoder, ValueEncoder, prototype
+from valueflow.hives.encoder import Encoder
 from valueflow.hives.profile import ValueProfile
+from valueflow.hives.questions import as_read
 from valueflow.hives.space import vidb_space
 from valueflow.theories import get_value
 from valueflow.vidb.schema import N_RUNGS, SPLITS, Split
@@ -59,17 +59,6 @@ class Recovery:
 def held_out(vidb: Vidb, splits: Sequence[Split] = HELD_OUT) -> Vidb:
     """The texts of some splits, of all values."""
     return Vidb(vidb.frame.loc[vidb.frame["split"].isin(list(splits))].reset_index(drop=True))
-
-
-def value_scores(encoder: Encoder, value: str, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
-    """Where texts stand on a value; only their order and ratios of differences mean anything.
-
-    Raises:
-        InvalidInput: neither an axis nor "supports" and "opposes" texts.
-    """
-    known = get_value(value)
-    axis = encoder.axis(known) if isinstance(encoder, ValueEncoder) else prototype(encoder, known)
-    return encoder.embed(texts) @ axis
 
 
 def geometry(
@@ -111,7 +100,8 @@ def ladder_agreement(
 ) -> dict[str, ByValue]:
     """Share of a value's pairs of texts that its scores order as their intensities do.
 
-    Pairs more than `gap` apart count, equal scores as half. Ladders are resampled within a value.
+    Pairs more than `gap` apart count, equal scores as half. Answers are read with their questions.
+    Ladders are resampled within a value.
 
     Args:
         encoder: with axes or without.
@@ -129,7 +119,8 @@ def ladder_agreement(
     found: dict[str, dict[str, tuple[np.ndarray, int]]] = {"all": {}, "within": {}}
     for value in vidb.values:
         rows = vidb.of(value).frame
-        scores = value_scores(encoder, value, rows["text"].tolist())
+        read = [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]
+        scores = encoder.score(get_value(value), read)
         right, pairs = _figures.pair_sums(
             rows["intensity"].to_numpy(float), scores, rows["ladder"].tolist(), gap
         )
@@ -159,7 +150,7 @@ def sample_agreement(
         seed: of the bootstrap.
 
     Raises:
-        InvalidInput: not as many intensities as texts; what `value_scores` refuses.
+        InvalidInput: not as many intensities as texts; what `Encoder.score` refuses.
         UnknownName: a value that no theory has.
     """
     _figures.check_resamples(n_resamples)
@@ -168,7 +159,7 @@ def sample_agreement(
     for value, (texts, intensities) in graded.items():
         if len(texts) != len(intensities):
             raise InvalidInput(f"{value}: {len(texts)} texts but {len(intensities)} intensities")
-        scores = value_scores(encoder, value, texts)
+        scores = encoder.score(get_value(value), texts)
         grades = np.asarray(intensities, dtype=np.float64)
         right, pairs = _figures.pair_sums(grades, scores, range(len(texts)), gap)
         counts = _figures.resample_counts(len(pairs), n_resamples, rng)
@@ -292,8 +283,9 @@ def _touch(
     for value, own in rows.groupby("value"):
         frame = vidb.frame[(vidb.frame["value"] == value) & (vidb.frame["rung"] == _MIDDLE)]
         if len(frame):
-            middle = np.median(value_scores(encoder, str(value), frame["text"].tolist()))
-            size = np.abs(value_scores(encoder, str(value), texts) - middle)
+            known = get_value(str(value))
+            middle = np.median(encoder.score(known, frame["text"].tolist()))
+            size = np.abs(encoder.score(known, texts) - middle)
             # Corpora that do not count them have None; whoever touches is then one.
             chosen = own["agreeing"].astype(float).fillna(1.0).groupby(own["text"]).max()
             counts = np.array([chosen.get(text, 0.0) for text in texts])

@@ -1,5 +1,6 @@
 """Judges that score each text of a window on its own and order by score.
 
+The trained one reads a text with the question that it answers, if the window has it.
 Deterministic and free of position bias; equal scores keep the order shown. The score never
 leaves the judge.
 """
@@ -17,9 +18,10 @@ from valueflow.hives.encoder import (
     load_value_encoder,
     prototype,
 )
+from valueflow.hives.questions import as_read
 from valueflow.judges.base import Judge, Verdict
 from valueflow.theories import Value
-from valueflow.typing import Window
+from valueflow.typing import Item, Window
 
 
 class _ScoringJudge:
@@ -36,12 +38,16 @@ class _ScoringJudge:
 
     def rank(self, value: Value, windows: Sequence[Window]) -> list[Verdict]:
         """Indices by falling score; the encoder sees each distinct text once."""
-        texts = sorted({item.text for window in windows for item in window})
+        read = [[self._read(item) for item in window] for window in windows]
+        texts = sorted({text for window in read for text in window})
         scores = dict(zip(texts, self._scores(value, texts), strict=True))
         return [
-            tuple(sorted(range(len(window)), key=lambda i, w=window: -scores[w[i].text]))
-            for window in windows
+            tuple(sorted(range(len(window)), key=lambda i, w=window: -scores[w[i]]))
+            for window in read
         ]
+
+    def _read(self, item: Item) -> str:
+        return item.text
 
     def _scores(self, value: Value, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
         raise NotImplementedError
@@ -58,10 +64,12 @@ class HivesJudge(_ScoringJudge):
 
     def __init__(self, encoder: ValueEncoder) -> None:
         super().__init__(encoder)
-        self._space = encoder
+
+    def _read(self, item: Item) -> str:
+        return as_read(item.text, item.context)
 
     def _scores(self, value: Value, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
-        return self._space.embed(texts) @ self._space.axis(value)
+        return self.encoder.score(value, texts)
 
 
 class PrototypeJudge(_ScoringJudge):

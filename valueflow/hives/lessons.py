@@ -12,10 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from valueflow.errors import InvalidInput, UnknownName
-from valueflow.theories import get_value
+from valueflow.errors import InvalidInput
 from valueflow.vidb.importers.reading import json_lines
-from valueflow.vidb.schema import LONGEST_LINE, N_RUNGS
+from valueflow.vidb.schema import LONGEST_LINE, check_value, claim, rungs_of
 
 SHIPPED_LESSONS = resources.files("valueflow") / "hives" / "lesson_texts"
 
@@ -69,33 +68,22 @@ def load_lessons(folder: str | Path | None = None) -> list[Lesson]:
     for file in files:
         for where, row in json_lines(file, limit=LONGEST_LINE):
             lesson = _lesson(where, row)
-            for key in (lesson.id, *lesson.rungs):
-                if key in seen:
-                    raise InvalidInput(f"{where}: {key[:60]!r} occurs twice; write another")
-                seen.add(key)
+            claim(where, (lesson.id, *lesson.rungs), seen)
             lessons.append(lesson)
     return lessons
 
 
 def _lesson(where: str, row: Mapping[str, Any]) -> Lesson:
-    name, kind, context, rungs = (row.get(k) for k in ("id", "kind", "context", "rungs"))
+    name, kind, context = (row.get(key) for key in ("id", "kind", "context"))
     if not isinstance(name, str) or not _ID.fullmatch(name):
         raise InvalidInput(f"{where}: id {name!r:.80}: expected theory/value/lesson-01")
     if kind not in KINDS:
         raise InvalidInput(f"{where}: kind {kind!r:.80} is none of {', '.join(KINDS)}")
-    if not isinstance(rungs, list) or len(rungs) != N_RUNGS:
-        raise InvalidInput(f"{where}: 'rungs' must be a list of {N_RUNGS} texts, got {rungs!r:.80}")
-    if not all(isinstance(text, str) and text.strip() for text in rungs):
-        raise InvalidInput(f"{where}: a rung is empty or no text; write it or drop the lesson")
+    rungs = rungs_of(where, row)
     text = context is None or isinstance(context, str)
     if text:
         context = context if context and context.strip() else None
     if not text or (kind == "brief") != bool(context):
         raise InvalidInput(f"{where}: a brief needs its question in 'context', others have none")
-    value = name.rpartition("/")[0]
-    try:
-        if get_value(value).id != value:
-            raise InvalidInput(f"write {get_value(value).id!r}")
-    except (UnknownName, InvalidInput) as error:
-        raise InvalidInput(f"{where}: the id names {value!r}: {error}") from None
-    return Lesson(name, kind, context, tuple(rungs))
+    check_value(where, name.rpartition("/")[0])
+    return Lesson(name, kind, context, rungs)

@@ -6,7 +6,6 @@ means per text, so that they do not grow with the batch, and 0 (with the graph o
 where a batch has no positive pair.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -183,49 +182,44 @@ def grouped_info_nce(
                     candidates=others)  # fmt: skip
 
 
-def stage_two(
+def pair_losses(
     embeddings: Float[Tensor, "batch width"],
-    labels: Labels,
     instances: Int[Tensor, " instance_rows"],
     anchors: Int[Tensor, " anchor_rows"],
     *,
     instance_weight: float = 0.5,
     anchor_weight: float = 1.0,
     temperature: float = 0.07,
-    hierarchical: Callable[[Tensor, Labels], Tensor] = hierarchical_contrastive,
-) -> Float[Tensor, ""]:
-    """Hierarchical loss + 0.5 * InfoNCE over instances + 1 * InfoNCE over cross-theory anchors.
+) -> dict[str, Float[Tensor, ""]]:
+    """What stage 2 adds to the hierarchical loss: InfoNCE over instances and over concepts.
 
-    The rows of the batch are those of `labels`, then of `instances`, then of `anchors`: the layout
-    of `valueflow.hives.batches.mixed_batches`. A part of no rows adds nothing.
+    The rows are those of `instances`, then of `anchors`: the end of a batch of
+    `valueflow.hives.batches.with_pairs`. A part of no rows is 0.
 
     Args:
         embeddings: one row per text.
-        labels: of the first rows.
-        instances: group ids of the next rows: texts that express one personal value.
-        anchors: group ids of the last rows: texts of one concept, from several theories.
-        instance_weight: of the second part.
-        anchor_weight: of the third part.
-        temperature: of the second and third part.
-        hierarchical: the first part; `functools.partial` sets its options.
+        instances: group ids of the first rows: texts that express one personal value.
+        anchors: group ids of the other rows: texts of one concept, from several theories.
+        instance_weight: of the first part.
+        anchor_weight: of the second part.
+        temperature: of both.
 
     Raises:
-        InvalidInput: the parts do not make up the batch, and what they refuse themselves.
+        InvalidInput: the parts do not make up the rows; what `info_nce` refuses.
 
     Source: VALUEFLOW (arXiv 2602.03160), stage 2.
     """
-    sizes = [len(labels), len(instances), len(anchors)]
+    sizes = [len(instances), len(anchors)]
     if sum(sizes) != len(embeddings):
         raise InvalidInput(
-            f"expected {sizes[0]} labelled + {sizes[1]} instance + {sizes[2]} anchor rows "
-            f"= {sum(sizes)} embeddings, got {len(embeddings)}"
+            f"expected {sizes[0]} instance + {sizes[1]} anchor rows = {sum(sizes)} embeddings, "
+            f"got {len(embeddings)}"
         )
-    tree, instance, anchor = embeddings.split(sizes)
-    return (
-        hierarchical(tree, labels)
-        + instance_weight * grouped_info_nce(instance, instances, temperature=temperature)
-        + anchor_weight * grouped_info_nce(anchor, anchors, temperature=temperature)
-    )
+    first, second = embeddings.split(sizes)
+    return {
+        "instances": instance_weight * grouped_info_nce(first, instances, temperature=temperature),
+        "anchors": anchor_weight * grouped_info_nce(second, anchors, temperature=temperature),
+    }
 
 
 def _positives(labels: Labels, directed: Directed) -> list[tuple[int, Tensor]]:

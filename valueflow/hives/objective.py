@@ -9,15 +9,12 @@ from torch import Tensor
 
 from valueflow.hives.build import axes_of
 from valueflow.hives.graded import graded_contrast, spread, touch_contrast
-from valueflow.hives.losses import grouped_info_nce, hierarchical_contrastive
+from valueflow.hives.losses import hierarchical_contrastive, pair_losses
 from valueflow.hives.recipe import Recipe
 from valueflow.hives.texts import TrainingTexts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-INSTANCE_WEIGHT, ANCHOR_WEIGHT, PAIR_TEMPERATURE = 0.5, 1.0, 0.07
-"""Of stage 2, as in the paper."""
 
 LENGTH_GROUPS = 2
 
@@ -113,19 +110,11 @@ class SpaceLoss(torch.nn.Module):
 
     def _pairs(self, embeddings: Tensor, rows: list[int]) -> dict[str, Tensor]:
         half = 2 * self.pairs
-        parts = (
-            ("instances", INSTANCE_WEIGHT, self.texts.instances, slice(0, half)),
-            ("anchors", ANCHOR_WEIGHT, self.texts.concepts, slice(half, None)),
+        instances, anchors = (
+            torch.tensor(groups, device=embeddings.device)
+            for groups in (self.texts.instances[rows[:half]], self.texts.concepts[rows[half:]])
         )
-        return {
-            name: weight
-            * grouped_info_nce(
-                embeddings[part],
-                torch.tensor(groups[rows[part]], device=embeddings.device),
-                temperature=PAIR_TEMPERATURE,
-            )
-            for name, weight, groups, part in parts
-        }
+        return pair_losses(embeddings, instances, anchors)
 
 
 def _cut(value: Any, rows: Tensor, longest: int, n: int) -> Any:

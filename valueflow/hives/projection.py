@@ -2,7 +2,7 @@
 
 Text encoders keep what a text is about in directions that many values share; a layer that is not
 linear can untangle them, and costs nothing beside the encoder. It is trained on embeddings that
-are computed once and remembered, so hundreds of passes over the texts take minutes.
+are computed once and remembered, so dozens of passes over the texts take minutes.
 """
 
 from collections.abc import MutableMapping, Sequence

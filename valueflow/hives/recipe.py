@@ -18,17 +18,20 @@ class Recipe:
 
     Attributes:
         base: a sentence-transformers model, see `valueflow.models.load_encoder`.
-        start: folder of a trained encoder whose adapter is taken as it is; nothing is tuned then.
+        start: folder of a trained encoder to go on from, without its hidden layer. With `hidden`
+            its adapter and axes are taken as they are, else the stages go on training them.
         teacher: a shipped space by name, or a trained one's folder, whose scores it learns too.
         max_tokens: longer texts are cut, in training and after.
         lora_rank: of the adapter on every linear layer of the upper blocks; its alpha is twice it.
         upper_blocks: how many blocks are adapted, counted from the last; None for all.
         lessons: whether the lessons join VIDB's judge split.
+        questions: whether the question pairs do.
         corpora: importer name -> path of your copy, see `valueflow.vidb.importers`.
         per_value: texts of a corpus for each value and direction, at most.
         hidden: width of the hidden layer between embedding and space; None for no such step: then
-            both stages train the adapter. With it the adapter is tuned first, by `tune_epochs` of
-            stage 1, and the stages train the step on the embeddings that it then gives.
+            both stages train the adapter. With it adapter and axes are tuned first, by
+            `tune_epochs` of stage 1, and the stages train the step on the embeddings that they
+            then give.
         width: of the space, with a hidden layer.
         dropout: of embeddings, in training the hidden layer.
         tune_epochs, tune_rate, tune_units: of the adapter before the stages.
@@ -52,6 +55,7 @@ class Recipe:
     lora_rank: int = 16
     upper_blocks: int | None = None
     lessons: bool = True
+    questions: bool = True
     corpora: dict[str, str] = field(default_factory=dict)
     per_value: int = 200
     hidden: int | None = None

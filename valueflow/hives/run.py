@@ -1,12 +1,14 @@
 """One command's worth of training: texts from their sources, the stages, the card, the files."""
 
 import shutil
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from valueflow.hives.build import card_of, save_encoder
 from valueflow.hives.lessons import load_lessons
+from valueflow.hives.questions import load_questions
 from valueflow.hives.recipe import Recipe
 from valueflow.hives.texts import (
     TrainingTexts,
@@ -14,6 +16,7 @@ from valueflow.hives.texts import (
     corpus_texts,
     join,
     lesson_texts,
+    question_texts,
     vidb_texts,
 )
 from valueflow.hives.train import train
@@ -27,7 +30,7 @@ WORK = "checkpoints"
 def training_texts(
     recipe: Recipe, vidb: Vidb | None = None, *, without: Collection[str] = ()
 ) -> TrainingTexts:
-    """What the recipe names: VIDB's judge split, lessons, concept anchors, corpora.
+    """What the recipe names: VIDB's judge split, lessons, question pairs, concept anchors, corpora.
 
     Texts of corpora that are in `without` are left out. Raises what `import_corpus` raises.
     """
@@ -37,6 +40,8 @@ def training_texts(
     ]
     if recipe.lessons:
         parts.append(lesson_texts(load_lessons()))
+    if recipe.questions:
+        parts.append(question_texts(load_questions("train")))
     for name, path in sorted(recipe.corpora.items()):
         rows = import_corpus(name, path)
         parts.append(
@@ -79,12 +84,9 @@ def train_and_save(
     start, teacher = (name and Path(name).name for name in (recipe.start, recipe.teacher))
     settings = recipe.as_dict()
     settings |= {"corpora": sorted(recipe.corpora), "start": start, "teacher": teacher}
-    counts: dict[str, int] = {}
-    for value in sorted(texts.labels.values):
-        counts[value] = counts.get(value, 0) + 1
+    counts = dict(sorted(Counter(texts.labels.values).items()))
     card: dict[str, Any] = {"recipe": settings, "data": list(texts.sources), "texts": counts}
     if recipe.start is not None:
-        card["recipe"] |= {"start": Path(recipe.start).name}
         card["start"] = card_of(recipe.start)
     save_encoder(model, folder, base=recipe.base, card=card)
     shutil.rmtree(work, ignore_errors=True)

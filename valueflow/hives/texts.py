@@ -1,10 +1,11 @@
 """What the value space is trained on: texts, what is known of them, and where they are from."""
 
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -12,6 +13,7 @@ from jaxtyping import Int
 from valueflow.errors import InvalidInput
 from valueflow.hives.labels import Labels, labels_for
 from valueflow.hives.lessons import RUNG_INTENSITIES, Lesson
+from valueflow.hives.questions import QuestionPair, as_read
 from valueflow.theories.anchors import Anchor
 from valueflow.vidb.schema import N_RUNGS, Split
 from valueflow.vidb.store import Vidb
@@ -24,6 +26,9 @@ UNIT = N_RUNGS
 
 EXTREME = 8.0
 """Intensity of a corpus text with grade 1: that of a typical extreme rung."""
+
+STANCE = 6.0
+"""Intensity of a plain answer for or against a value: between those of the outer rungs."""
 
 _MIDDLE = (N_RUNGS + 1) // 2
 
@@ -95,26 +100,45 @@ def join(parts: Iterable[TrainingTexts]) -> TrainingTexts:
 
 
 def vidb_texts(vidb: Vidb, split: Split) -> TrainingTexts:
-    """The ladders of one split; directions are those of the rungs, the middle one's is 0."""
+    """The ladders of one split; directions are those of the rungs, the middle one's is 0.
+
+    Of the ladders that answer a question, a half by the hash of their ids is read with it.
+    """
     frame = vidb.frame[vidb.frame["split"] == split].sort_values(["ladder", "rung"])
     directions = np.sign(frame["rung"].to_numpy() - _MIDDLE)
     labels = labels_for(
         frame["value"].tolist(), directions.tolist(), frame["intensity"].astype(float).tolist()
     )
     source = f"VIDB starter {vidb.fingerprint()}, split {split}: {len(frame)} texts, CC BY 4.0"
-    return _texts(frame["text"].tolist(), labels, frame["ladder"].tolist(), source)
+    rows = zip(frame["text"], frame["context"], frame["ladder"], strict=True)
+    texts = [_maybe_asked(text, context, ladder) for text, context, ladder in rows]
+    return _texts(texts, labels, frame["ladder"].tolist(), source)
 
 
 def lesson_texts(lessons: Sequence[Lesson]) -> TrainingTexts:
-    """The rungs of lessons, with the mean intensity of such rungs."""
+    """The rungs of lessons, with the mean intensity of such rungs; questions as in VIDB's texts."""
     rows = [(x, rung) for x in lessons for rung in range(N_RUNGS)]
     labels = labels_for(
         [x.value for x, _ in rows],
         [int(np.sign(rung + 1 - _MIDDLE)) for _, rung in rows],
         [RUNG_INTENSITIES[rung] for _, rung in rows],
     )
-    texts = [x.rungs[rung] for x, rung in rows]
+    texts = [_maybe_asked(x.rungs[rung], x.context, x.id) for x, rung in rows]
     return _texts(texts, labels, [x.id for x, _ in rows], f"lessons: {len(rows)} texts, CC BY 4.0")
+
+
+def question_texts(pairs: Sequence[QuestionPair]) -> TrainingTexts:
+    """Answers read with their questions; the two of a pair make a scene of their own."""
+    rows = [(pair, item, side) for pair in pairs
+            for item, side in ((pair.supports, 1), (pair.opposes, -1))]  # fmt: skip
+    labels = labels_for(
+        [pair.value for pair, _, _ in rows],
+        [side for _, _, side in rows],
+        [side * STANCE for _, _, side in rows],
+    )
+    texts = [as_read(item.text, item.context) for _, item, _ in rows]
+    source = f"question pairs: {len(rows)} texts, CC BY 4.0"
+    return _texts(texts, labels, [pair.id for pair, _, _ in rows], source)
 
 
 def anchor_texts(anchors: Sequence[Anchor]) -> TrainingTexts:
@@ -161,6 +185,10 @@ def corpus_texts(
     found = join(parts)
     source = f"{rows['source'].iloc[0]}: {len(found)} texts, {rows['licence'].iloc[0]}"
     return replace(found, sources=(source,))
+
+
+def _maybe_asked(text: str, context: Any, scene: str) -> str:
+    return as_read(text, context) if zlib.crc32(scene.encode()) % 2 else text
 
 
 def _plain(text: str) -> str:

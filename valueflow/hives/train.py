@@ -5,7 +5,6 @@ together. In both the axes of the values learn how strongly texts support or opp
 hidden layer the adapter of the encoder is tuned first, and the stages train that layer.
 """
 
-import logging
 import random
 import shutil
 from collections.abc import Iterator
@@ -25,14 +24,11 @@ from valueflow.hives.build import (
     axes_of,
     build,
     load_trained,
+    projection_of,
     put_space,
     remembered_space,
-    without_space,
 )
-from valueflow.hives.objective import ANCHOR_WEIGHT as ANCHOR_WEIGHT
-from valueflow.hives.objective import INSTANCE_WEIGHT as INSTANCE_WEIGHT
-from valueflow.hives.objective import PAIR_TEMPERATURE as PAIR_TEMPERATURE
-from valueflow.hives.objective import SpaceLoss as SpaceLoss
+from valueflow.hives.objective import SpaceLoss
 from valueflow.hives.projection import Remembered
 from valueflow.hives.recipe import Recipe
 from valueflow.hives.store import EmbeddingStore
@@ -46,8 +42,6 @@ if TYPE_CHECKING:
 
 WARMUP = 0.05
 PHASES = ("tune", "stage-1", "stage-2")
-
-logger = logging.getLogger(__name__)
 
 
 def train(
@@ -134,7 +128,10 @@ def _stages(recipe: Recipe) -> list[Phase]:
 
 def _start(recipe: Recipe) -> "SentenceTransformer":
     if recipe.start is not None:
-        return without_space(load_trained(recipe.start, merge=False))
+        model = load_trained(recipe.start, merge=False)
+        if projection_of(model) is not None:
+            del model[-1]
+        return model
     return build(
         recipe.base,
         rank=recipe.lora_rank,

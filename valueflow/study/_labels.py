@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from valueflow.study.report import DPI
+from valueflow.study._image import DPI
 
 REACHES = (0.11, 0.14, 0.19, 0.26, 0.38, 0.55, 0.8, 1.2, 1.7)
 """Inches from a point to its name, nearest first."""

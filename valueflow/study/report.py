@@ -4,7 +4,6 @@
 """
 
 import base64
-import io
 import json
 import math
 import os
@@ -21,8 +20,7 @@ import valueflow
 from valueflow.dose.arms import Arm, row_means
 from valueflow.dose.calibrate import Calibration, Verified, mean_absolute_error, rank_correlation
 from valueflow.errors import InvalidInput
-
-DPI = 180
+from valueflow.study._image import image_bytes
 
 PLACEBOS = {"random": "random directions", "shuffled": "label-shuffled"}
 """Kinds of placebo that are reported, with what they are called."""
@@ -123,7 +121,7 @@ def write_report(
         raise InvalidInput(
             f"results are no plain JSON ({error}); pass what `results` gave"
         ) from None
-    image = _png(figure)
+    image = image_bytes(figure)
     page = _page(results_dict, image, examples)
     files = {
         "results.json": f"{text}\n".encode(),
@@ -206,13 +204,6 @@ def _plain(data: Any) -> Any:
     if isinstance(data, float) and not math.isfinite(data):
         return None
     return data
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    # The library's own version in the file would make equal figures differ.
-    figure.savefig(stream, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    return stream.getvalue()
 
 
 def _page(data: Mapping[str, Any], image: bytes, shown: Sequence[Mapping[str, Any]]) -> str:

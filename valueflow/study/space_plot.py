@@ -1,13 +1,11 @@
 """Pictures of a value space, a map and a heat map, and whether its basic values lie in a circle."""
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,6 +13,7 @@ from matplotlib.patheffects import withStroke
 
 from valueflow.artifacts import write_file
 from valueflow.errors import InvalidInput
+from valueflow.study._image import DPI, image_bytes
 from valueflow.study._labels import BETWEEN as BETWEEN
 from valueflow.study._labels import REACHES as REACHES
 from valueflow.study._labels import label_places
@@ -24,7 +23,6 @@ from valueflow.study.circle import CircularOrder as CircularOrder
 from valueflow.study.circle import circular_order as circular_order
 from valueflow.study.circle import unit_vectors
 from valueflow.study.plots import FAINT, INK
-from valueflow.study.report import DPI
 from valueflow.theories import get_theory, get_value, theories
 
 LOOKS = {
@@ -150,7 +148,8 @@ def draw_map(
         UnknownName: a value that no theory has.
     """
     ending = _ending(path)
-    _write(map_figure(vectors, title=title, order=order), Path(path), ending)
+    figure = map_figure(vectors, title=title, order=order)
+    write_file(Path(path), image_bytes(figure, ending[1:]))
 
 
 def draw_heat_map(
@@ -158,7 +157,7 @@ def draw_heat_map(
 ) -> None:
     """Write `heat_map_figure` to a file, as `draw_map` does; raises as it does."""
     ending = _ending(path)
-    _write(heat_map_figure(vectors, title=title), Path(path), ending)
+    write_file(Path(path), image_bytes(heat_map_figure(vectors, title=title), ending[1:]))
 
 
 def _plane(rows: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -264,12 +263,3 @@ def _ending(path: str | Path) -> str:
     if ending not in ENDINGS:
         raise InvalidInput(f"{path}: expected a name that ends in {' or '.join(ENDINGS)}")
     return ending
-
-
-def _write(figure: Figure, path: Path, ending: str) -> None:
-    stream = io.BytesIO()
-    # No library's version, no date and no drawn ids: equal figures are equal files.
-    unsaid = {".png": {"Software": None}, ".svg": {"Creator": None, "Date": None}}[ending]
-    with rc_context({"svg.hashsalt": "valueflow"}):
-        figure.savefig(stream, format=ending[1:], facecolor="white", metadata=unsaid)
-    write_file(path, stream.getvalue())

@@ -6,7 +6,7 @@ file per value; nothing else is primary, intensities are computed from them.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -131,23 +131,23 @@ def read_ladders(path: Path) -> list[Ladder]:
     seen: set[str] = set()
     for where, row in bounded_lines(path):
         ladder = _ladder(where, row)
-        for key in (ladder.id, *ladder.rungs):
-            if key in seen:
-                raise InvalidInput(f"{where}: {key[:60]!r} occurs twice; ids and texts are unique")
-            seen.add(key)
+        claim(where, (ladder.id, *ladder.rungs), seen)
         ladders.append(ladder)
     return ladders
+
+
+def claim(where: str, keys: Iterable[str], seen: set[str]) -> None:
+    """Add ids and texts to those seen; raises InvalidInput, naming `where`, for one that was."""
+    for key in keys:
+        if key in seen:
+            raise InvalidInput(f"{where}: {key[:60]!r} occurs twice; ids and texts are unique")
+        seen.add(key)
 
 
 def _ladder(where: str, row: Mapping[str, Any]) -> Ladder:
     for name in ("id", "register", "scenario"):
         _text_field(where, row, name)
-    rungs = row.get("rungs")
-    if not isinstance(rungs, list) or len(rungs) != N_RUNGS:
-        raise InvalidInput(f"{where}: 'rungs' must be a list of {N_RUNGS} texts, got {rungs!r:.80}")
-    for number, text in enumerate(rungs, start=1):
-        if not isinstance(text, str) or not text.strip():
-            raise InvalidInput(f"{where}: rung {number} is empty; write it or drop the ladder")
+    rungs = rungs_of(where, row)
     register, context = row["register"], row.get("context")
     if register not in REGISTERS:
         raise InvalidInput(f"{where}: register {register!r} is none of {', '.join(REGISTERS)}")
@@ -160,13 +160,25 @@ def _ladder(where: str, row: Mapping[str, Any]) -> Ladder:
         split_of(row["id"])
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error}") from None
-    _check_value(where, row["id"].rsplit("/", 1)[0])
+    check_value(where, row["id"].rsplit("/", 1)[0])
     if row["id"].rpartition("-")[0].rpartition("/")[2] != register:
         raise InvalidInput(f"{where}: id {row['id']!r} does not name its register {register!r}")
-    return Ladder(row["id"], register, row["scenario"], context, tuple(rungs))
+    return Ladder(row["id"], register, row["scenario"], context, rungs)
 
 
-def _check_value(where: str, value: str) -> None:
+def rungs_of(where: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The five texts of a line; raises InvalidInput, naming `where`, if they are not that."""
+    rungs = row.get("rungs")
+    if not isinstance(rungs, list) or len(rungs) != N_RUNGS:
+        raise InvalidInput(f"{where}: 'rungs' must be a list of {N_RUNGS} texts, got {rungs!r:.80}")
+    for number, text in enumerate(rungs, start=1):
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidInput(f"{where}: rung {number} is empty; write it or drop the ladder")
+    return tuple(rungs)
+
+
+def check_value(where: str, value: str) -> None:
+    """Raises InvalidInput, naming `where`, for what is no value's full id."""
     try:
         known = get_value(value).id
     except (UnknownName, InvalidInput) as error:
