@@ -27,20 +27,24 @@ def words(text):
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def test_every_steered_value_has_64_lessons_of_which_22_8_22_12_are_of_each_kind(shipped):
-    counts = Counter((lesson.value, lesson.kind) for lesson in shipped)
+def test_every_steered_value_has_series_of_64_lessons_22_8_22_12_of_each_kind(shipped):
     expected = dict(zip(KINDS, (22, 8, 22, 12), strict=True))
     assert KINDS == ("brief", "statement", "deed", "comment")
-    assert {value for value, _ in counts} == {value.id for value in steered_values()}
+    assert {lesson.value for lesson in shipped} == {value.id for value in steered_values()}
     for value in steered_values():
-        assert {kind: counts[value.id, kind] for kind in KINDS} == expected, value.id
+        own = [lesson for lesson in shipped if lesson.value == value.id]
+        assert len(own) in (64, 128)
+        for start in range(0, len(own), 64):
+            assert Counter(lesson.kind for lesson in own[start : start + 64]) == expected, value.id
 
 
 def test_ids_of_a_value_count_from_one_in_a_file_of_its_name(shipped):
     for value in {lesson.value for lesson in shipped}:
         (file,) = SHIPPED_LESSONS.glob(f"{value.replace('/', '-')}.jsonl")
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        assert [r["id"] for r in rows] == [f"{value}/lesson-{n:02}" for n in range(1, 65)]
+        assert [r["id"] for r in rows] == [
+            f"{value}/lesson-{n:02}" for n in range(1, len(rows) + 1)
+        ]
 
 
 def test_shipped_texts_are_distinct_but_for_case_and_marks_and_are_plain_ascii(shipped):
@@ -98,9 +102,9 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path):
         ({"rungs": ["a", "b", "c", "d", "e", "f"]}, "list of 5 texts"),
         ({"rungs": "abcde"}, "list of 5 texts"),
         ({"rungs": None}, "list of 5 texts"),
-        ({"rungs": ["a", "b", "", "d", "e"]}, "a rung is empty"),
-        ({"rungs": ["a", "b", " \n", "d", "e"]}, "a rung is empty"),
-        ({"rungs": ["a", "b", None, "d", "e"]}, "a rung is empty"),
+        ({"rungs": ["a", "b", "", "d", "e"]}, "rung 3 is empty"),
+        ({"rungs": ["a", "b", " \n", "d", "e"]}, "rung 3 is empty"),
+        ({"rungs": ["a", "b", None, "d", "e"]}, "rung 3 is empty"),
         ({"rungs": ["a", "b", "c", "d", "a"]}, "'a' occurs twice"),
         ({"rungs": ["a", "b", "c", "d", "text 1 of rung 3"]}, "'text 1 of rung 3' occurs twice"),
         ({"kind": "brief"}, "needs its question"),

@@ -32,7 +32,8 @@ OTHER = (
     {name: DEFAULTS[name] + 1 for name in WHOLE}
     | {name: DEFAULTS[name] / 3 + 1e-6 for name in REAL}
     | {"epochs": [0.25, 0.0], "learning_rates": [3e-5, 1e-7], "units": [3, 2]}
-    | {"base": "all-MiniLM-L6-v2", "directed": "every", "precision": "fp32", "lessons": False}
+    | {"base": "all-MiniLM-L6-v2", "directed": "every", "precision": "fp32"}
+    | {"lessons": False, "questions": False}
     | {"corpora": {"mfrc": "data/mfrc.csv", "valuebench": "data/valuebench"}}
     | OPTIONAL
 )

@@ -273,7 +273,7 @@ HIDDEN = {
     "hidden": 32,
     "width": 16,
     "dropout": 0.1,
-    "tune_epochs": 2.0,
+    "tune_epochs": 4.0,
     "tune_rate": 1e-2,
     "tune_units": 6,
     "epochs": (8.0, 2.0),

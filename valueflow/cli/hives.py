@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from valueflow.hives.encoder import Encoder
     from valueflow.hives.evaluation import Figure
+    from valueflow.hives.questions import QuestionPair
+    from valueflow.vidb.store import Vidb
 
 app = typer.Typer(
     help="Train and measure value spaces.",
@@ -168,17 +170,23 @@ def _import(paths: Mapping[str, Path | None]) -> Corpora:
 
 def _texts(graded: Graded | None, corpora: Corpora, profiles: bool) -> list[str]:
     from valueflow.hives.evaluation import held_out
-    from valueflow.hives.questions import as_read, load_questions
+    from valueflow.hives.questions import as_read
     from valueflow.vidb.store import load_starter
 
-    measured = held_out(load_starter()).frame
+    vidb = held_out(load_starter())
+    measured = vidb.frame
     texts = set((load_starter().frame if profiles else measured)["text"])
     texts.update(as_read(t, c) for t, c in zip(measured["text"], measured["context"], strict=True))
-    kept = load_questions("kept")
-    texts.update(as_read(*item) for pair in kept for item in (pair.supports, pair.opposes))
+    texts.update(as_read(*x) for pair in _kept_pairs(vidb) for x in (pair.supports, pair.opposes))
     texts.update(text for own, _ in (graded or {}).values() for text in own)
     texts.update(text for rows in corpora.values() for text in rows["text"])
     return list(texts)
+
+
+def _kept_pairs(vidb: "Vidb") -> "list[QuestionPair]":
+    from valueflow.hives.questions import load_questions
+
+    return [pair for pair in load_questions("kept") if pair.value in vidb.values]
 
 
 def _measure(
@@ -186,15 +194,15 @@ def _measure(
 ) -> dict[str, Any]:
     from valueflow.hives import evaluation
     from valueflow.hives.answering import question_agreement
-    from valueflow.hives.questions import load_questions
     from valueflow.vidb.store import load_starter
 
     vidb = evaluation.held_out(load_starter())
     found: dict[str, Any] = {"geometry": evaluation.geometry(encoder, vidb, seed=seed)}
     for name, rows in evaluation.ladder_agreement(encoder, vidb, seed=seed).items():
         found[f"ladders_{name}"] = rows
-    kept = load_questions("kept")
-    found["answers"] = question_agreement(encoder, kept, vidb, seed=seed)
+    kept = _kept_pairs(vidb)
+    if kept:
+        found["answers"] = question_agreement(encoder, kept, vidb, seed=seed)
     if graded is not None:
         found["sample"] = evaluation.sample_agreement(encoder, graded, seed=seed)
     if "valueeval23" in corpora:
@@ -211,7 +219,8 @@ def _measure(
 def _figures(found: Mapping[str, Any]) -> "dict[str, Figure]":
     rows = {label: found["geometry"].get(name) for label, name in GEOMETRY.items()}
     rows |= {label: found[name].mean for label, name in PER_VALUE.items() if name in found}
-    rows |= {label: getattr(found["answers"], name) for label, name in ANSWERS.items()}
+    if "answers" in found:
+        rows |= {label: getattr(found["answers"], name) for label, name in ANSWERS.items()}
     if "profiles" in found:
         rows["profiles, own value first"] = found["profiles"].first
     return {label: figure for label, figure in rows.items() if figure is not None}
