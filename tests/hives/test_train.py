@@ -15,6 +15,7 @@ from planted import (
     planted_texts,
     stance_text,
 )
+from sklearn.metrics import roc_auc_score
 from threads import one_thread  # noqa: F401
 
 import valueflow.hives.objective as module
@@ -299,9 +300,9 @@ def test_with_a_hidden_layer_the_planted_order_is_found_too(layered):
     told = np.flatnonzero(stances)
     cosines = (rows @ rows.T)[np.ix_(told, told)]
     sides = np.array([f"{v} {d}" for v, d in zip(HELD_OUT.labels.values, stances, strict=True)])
-    same = sides[told][:, None] == sides[told][None, :]
+    same, upper = sides[told][:, None] == sides[told][None, :], np.triu_indices(len(told), 1)
     # Half of the texts tell their side by one word of seven.
-    assert cosines[same].mean() - cosines[~same].mean() > 0.25
+    assert roc_auc_score(same[upper], cosines[upper]) > 0.75
     np.testing.assert_allclose(
         space(loaded).embed(HELD_OUT.texts), space(layered[0]).embed(HELD_OUT.texts), atol=0.02
     )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 WARMUP = 0.05
 PHASES = ("tune", "stage-1", "stage-2")
+CHUNK = 1024
 
 
 def train(
@@ -162,10 +163,13 @@ def _embeddings(
     store = EmbeddingStore(
         home() / "embeddings" / f"{known}-{model.max_seq_length}-{precision}.safetensors"
     )
-    new = [text for text in dict.fromkeys(texts.texts) if text not in store.known([text])]
+    unread = dict.fromkeys(texts.texts).keys() - store.known(texts.texts).keys()
+    new = sorted(unread, key=lambda text: (-len(text), text))
     with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        rows = model.eval().encode(new, show_progress_bar=True) if new else []
-    store.add(dict(zip(new, rows, strict=True)))
+        for start in range(0, len(new), CHUNK):  # what a killed run has read stays
+            part = new[start : start + CHUNK]
+            rows = model.eval().encode(part, show_progress_bar=False)
+            store.add(dict(zip(part, rows, strict=True)))
     found = store.known(texts.texts)
     return torch.tensor(np.stack([found[text] for text in texts.texts]))
 
