@@ -154,6 +154,22 @@ def test_shares_are_those_of_a_slow_loop(kind, gap):
     assert found["all"].mean.estimate == pytest.approx(mean)
 
 
+def test_ladders_that_answer_are_read_with_their_questions():
+    frame = database().frame
+    asked = Vidb(frame.assign(context=[f"{i} and so on?" for i in frame["intensity"]]))
+
+    class Reader(Planted):
+        """Tells nothing from the text and everything from the question."""
+
+        def score(self, value, texts):
+            heads = [text.removeprefix("Q: ").partition(" and so on? A: ") for text in texts]
+            return np.array([float(head) if found else 0.0 for head, found, _ in heads])
+
+    for vidb, share in ((asked, 1.0), (database(), 0.5)):
+        found = ladder_agreement(Reader(), vidb, **FEW)
+        assert found["all"].mean.estimate == found["within"].mean.estimate == share
+
+
 def test_intervals_cover_the_share_that_the_noise_allows():
     noise = 8.0
     gaps = [b - a for a in RUNGS for b in RUNGS if b - a > 3]

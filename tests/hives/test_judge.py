@@ -1,20 +1,30 @@
 import dataclasses
 import functools
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from planted import planted_base, planted_encoder, planted_space
 
 from valueflow.errors import InvalidInput
+from valueflow.hives.answering import question_agreement
 from valueflow.hives.build import card_of
-from valueflow.hives.encoder import SHIPPED, Encoder, load_frozen_encoder
+from valueflow.hives.encoder import (
+    SHIPPED,
+    Encoder,
+    ValueEncoder,
+    load_frozen_encoder,
+    load_value_encoder,
+)
+from valueflow.hives.evaluation import held_out
 from valueflow.hives.judge import (
     HivesJudge,
     PrototypeJudge,
     load_hives_judge,
     load_prototype_judge,
 )
+from valueflow.hives.questions import load_questions
 from valueflow.judges import Judge
 from valueflow.models import is_fetched, load_encoder
 from valueflow.theories import get_theory, get_value
@@ -76,6 +86,25 @@ def test_each_text_is_read_once_over_all_windows(which):
 def test_the_trained_judge_orders_along_the_axis_of_the_value():
     assert judges()[0].rank(POWER, [tuple(RUNGS), tuple(OTHERS)]) == [(4, 3, 2, 1, 0)] * 2
     assert judges()[0].rank(HEDONISM, [tuple(RUNGS)]) == [(0, 1, 2, 3, 4)]
+
+
+class Asked(ValueEncoder):
+    """Scores a text by the number in its question; without one by its length."""
+
+    values: ClassVar = ("svt/power",)
+
+    def score(self, value, texts):
+        parts = [text.rpartition(" A: ") for text in texts]
+        return np.array([float(h.split()[-1]) if h else -float(len(t)) for h, _, t in parts])
+
+
+def test_the_trained_judge_reads_a_text_with_its_question_and_the_untrained_without():
+    window = (Item("yes", "number 1"), Item("yes", "number 3"), Item("yes, yes", "number 2"))
+    assert HivesJudge(Asked(None, name="asked")).rank(POWER, [window]) == [(1, 2, 0)]
+    bare = tuple(Item(item.text) for item in window)
+    assert HivesJudge(Asked(None, name="asked")).rank(POWER, [bare]) == [(0, 1, 2)]
+    alone = judges()[1].rank(POWER, [window, bare])
+    assert alone[0] == alone[1]
 
 
 def test_a_value_without_an_axis_is_judged_as_by_the_prototype_judge():
@@ -145,6 +174,18 @@ def test_the_shipped_judge_orders_ladders_it_never_saw_better_than_the_untrained
     trained, untrained = np.mean(list(shares.values()), axis=0)
     assert trained >= 0.80, shares
     assert trained - untrained >= 0.15, shares
+
+
+@pytest.mark.weights
+@needs_weights
+def test_the_shipped_judge_tells_the_side_of_answers_that_nothing_taught():
+    values = load_starter().values[::8]
+    pairs = [pair for pair in load_questions("kept") if pair.value in values]
+    encoder, held = load_value_encoder(), held_out(load_starter(), ("validation",))
+    asked = question_agreement(encoder, pairs, held, seed=0)
+    alone = question_agreement(encoder, pairs, held, alone=True, seed=0)
+    assert asked.sides.n == 64 and asked.sides.estimate >= 0.7
+    assert asked.pairs.estimate >= 0.85 and asked.pairs.estimate >= alone.pairs.estimate + 0.1
 
 
 @pytest.mark.skipif(not SHIPPED["hives"].is_dir(), reason="no trained space in the package")

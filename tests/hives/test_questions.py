@@ -10,6 +10,8 @@ from valueflow.vidb import load_starter
 
 HIGH = {"context": "Should the fence stay?", "text": "No, take it down.", "side": 1}
 LOW = {"context": "Should the fence stay?", "text": "By all means.", "side": -1}
+YES = ("yes", "of course", "by all means", "sure", "certainly", "absolutely")
+NO = ("no", "never", "don't", "absolutely not", "certainly not", "by no means")
 GOOD = {"id": "svt/power/qa-01", "kind": "short", "items": [LOW, HIGH]}
 
 
@@ -50,20 +52,25 @@ def test_kept_questions_are_in_nothing_that_is_learned():
     assert len(kept) > 200 and not kept & taught
 
 
-def test_neither_first_words_nor_length_tell_the_side():
+@pytest.mark.parametrize("part", ["train", "kept"])
+def test_a_yes_or_no_at_the_beginning_does_not_tell_the_side(part):
     """What does not read sense is right on half of the items, give or take chance."""
+    pairs = [pair for pair in load_questions(part) if pair.kind != "flip"]
+    for words in (YES, NO):
+        said = [
+            side
+            for pair in pairs
+            for side, item in ((1, pair.supports), (-1, pair.opposes))
+            if item.text.lower().startswith(words)
+        ]
+        assert len(said) > 10 and abs(sum(said)) < 0.2 * len(said), (words, len(said), sum(said))
+
+
+def test_length_tells_the_side_of_two_pairs_in_three_at_most():
     pairs = [pair for part in ("train", "kept") for pair in load_questions(part)]
     pairs = [pair for pair in pairs if pair.kind != "flip"]
     longer = sum(len(p.supports.text) > len(p.opposes.text) for p in pairs) / len(pairs)
-    yes = ("yes", "of course", "by all means", "sure", "certainly", "absolutely")
-    said = [
-        side
-        for pair in pairs
-        for side, item in ((1, pair.supports), (-1, pair.opposes))
-        if item.text.lower().startswith(yes)
-    ]
     assert 0.35 < longer < 0.65
-    assert len(said) > 100 and abs(sum(said)) < 0.2 * len(said)
 
 
 def test_pairs_are_read_as_they_are_written(tmp_path):

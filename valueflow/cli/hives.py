@@ -120,14 +120,14 @@ def train(
         typer.Option(help="Texts that corpora must not teach, one a line: those of a test set."),
     ] = None,
     start: Annotated[
-        str | None, typer.Option(help="Trained space whose adapter is taken as it is.")
+        str | None, typer.Option(help="Trained space to go on from, without its hidden layer.")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Trained space to learn from.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on where a run was cut off.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Else the recipe's.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Train a value space on the starter's judge split, lessons, concepts and corpora."""
+    """Train a value space on the starter's judge split, lessons, answers, concepts and corpora."""
     from valueflow.hives.recipe import find_recipe, load_recipe
     from valueflow.hives.run import train_and_save
 

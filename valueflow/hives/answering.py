@@ -12,7 +12,6 @@ from valueflow.hives._figures import Figure
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.questions import QUESTION_KINDS, QuestionPair, as_read
 from valueflow.theories import get_value
-from valueflow.typing import Item
 from valueflow.vidb.schema import N_RUNGS
 from valueflow.vidb.store import Vidb
 
@@ -94,13 +93,9 @@ def _above_middle(
         raise InvalidInput(f"{value}: the database has no middle rungs to compare with")
     known = [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]
     items = [item for pair in pairs for item in (pair.supports, pair.opposes)]
-    own = [item.text if alone else _read(item) for item in items]
+    own = [item.text if alone else as_read(*item) for item in items]
     scores = encoder.score(get_value(value), [*own, *known])
     return (scores[: len(own)] - np.median(scores[len(own) :])).reshape(-1, 2)
-
-
-def _read(item: Item) -> str:
-    return as_read(item.text, item.context)
 
 
 def _share(credit: np.ndarray, counts: np.ndarray, n: int) -> Figure:

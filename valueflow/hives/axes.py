@@ -5,17 +5,16 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from sentence_transformers.base.modules import Module
 from torch import Tensor
 
-from valueflow.hives.projection import load_module
+from valueflow.hives.projection import SpaceModule
 from valueflow.registry import unknown_name
 
 SCORE_SCALE = 10.0
 """Cosines are small; scores of this many times a product are steep enough for a logistic loss."""
 
 
-class ValueAxes(Module):
+class ValueAxes(SpaceModule):
     """A sentence-transformers module that adds `value_scores` to the features and changes nothing.
 
     score = 10 * (unit-length embedding . axis of the value), larger for stronger support.
@@ -47,13 +46,3 @@ class ValueAxes(Module):
         if value not in self.values:
             raise unknown_name("value of the space", value, self.values)
         return self.axes[self.values.index(value)]
-
-    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
-        """Write configuration and weights, as sentence-transformers asks of its modules."""
-        self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> "ValueAxes":
-        """Read what `save` wrote."""
-        return load_module(cls, model_name_or_path, subfolder, options)

@@ -33,8 +33,8 @@ class _ScoringJudge:
         self.encoder = encoder
 
     def fingerprint(self) -> str:
-        """Hash of the judge's kind and its encoder."""
-        return _hash(self.name, self.encoder.fingerprint())
+        """Hash of the judge's kind, how it puts text and question together, and its encoder."""
+        return _hash(self.name, self._read(Item("text", "question")), self.encoder.fingerprint())
 
     def rank(self, value: Value, windows: Sequence[Window]) -> list[Verdict]:
         """Indices by falling score; the encoder sees each distinct text once."""
@@ -66,7 +66,7 @@ class HivesJudge(_ScoringJudge):
         super().__init__(encoder)
 
     def _read(self, item: Item) -> str:
-        return as_read(item.text, item.context)
+        return as_read(*item)
 
     def _scores(self, value: Value, texts: Sequence[str]) -> Float[np.ndarray, " texts"]:
         return self.encoder.score(value, texts)

@@ -16,7 +16,21 @@ from torch import Tensor, nn
 from valueflow.errors import InvalidInput
 
 
-class Projection(Module):
+class SpaceModule(Module):
+    """A module that keeps its configuration and its weights beside each other."""
+
+    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
+        """Write configuration and weights, as sentence-transformers asks of its modules."""
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> Any:
+        """Read what `save` wrote."""
+        return load_module(cls, model_name_or_path, subfolder, options)
+
+
+class Projection(SpaceModule):
     """A sentence-transformers module: standardise, one hidden layer, unit length.
 
     Args:
@@ -53,16 +67,6 @@ class Projection(Module):
     def get_embedding_dimension(self) -> int:
         """Width of the value space."""
         return self.width
-
-    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
-        """Write configuration and weights, as sentence-transformers asks of its modules."""
-        self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> "Projection":
-        """Read what `save` wrote."""
-        return load_module(cls, model_name_or_path, subfolder, options)
 
 
 class Remembered(InputModule):

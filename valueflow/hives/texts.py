@@ -40,7 +40,7 @@ class TrainingTexts:
     Attributes:
         texts: shape (n,).
         labels: value, direction, intensity of each.
-        scenes: id of the ladder of each text; None for texts that stand alone.
+        scenes: id of the ladder or question pair of each text; None for texts that stand alone.
         concepts: group of each text's cross-theory concept and side, negative for none.
         touches: values that a text is known to touch, of all those of `asked` and nothing more;
             its label, the first of them with direction 0, says nothing. Empty for other texts.

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 WARMUP = 0.05
 PHASES = ("tune", "stage-1", "stage-2")
+
 CHUNK = 1024
+"""Texts whose embeddings are stored at a time."""
 
 
 def train(

@@ -1,7 +1,7 @@
 """Batches of whole ladders: what differs within one is the value alone, so it stays together.
 
-A unit is a ladder, or up to five texts of one value that have none. Texts of which only the touched
-values are known come in batches of their own.
+A unit is a ladder or a question pair, or up to five texts of one value that have neither. Texts of
+which only the touched values are known come in batches of their own.
 """
 
 from collections.abc import Iterator
