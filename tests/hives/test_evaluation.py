@@ -92,7 +92,9 @@ def database(values=VALUES, n=12, rungs=RUNGS):
 
 
 def corpus(*rows):
-    return pd.DataFrame(rows, columns=["text", "value", "agreeing"], dtype=object)
+    return pd.DataFrame(rows, columns=["text", "value", "agreeing"], dtype=object).assign(
+        context=None
+    )
 
 
 def plain(by_value):
@@ -245,6 +247,24 @@ def test_support_and_opposition_both_touch_and_the_score_is_centred(kind):
     assert touch_auc(kind(), rows, vidb, **FEW).values[POWER].estimate == 1
     assert touch_correlation(kind(), rows, vidb, **FEW).values[POWER].estimate > 0.85
     assert touch_auc(kind(sign=-1.0), rows, vidb, **FEW).values[POWER].estimate == 1
+
+
+def test_what_touches_is_read_with_what_it_answers():
+    """The same text touches power or does not, as its question says."""
+    rows = pd.DataFrame(
+        [
+            ("so be it", f"{POWER} {i if i > 5 else 0.1 * i}", POWER if i > 5 else CARE, 1)
+            for i in range(1, 11)
+        ],
+        columns=["text", "context", "value", "agreeing"],
+    )
+
+    class Reader(Planted):
+        def score(self, value, texts):
+            return super().score(value, [t.removeprefix("Q: ").partition(" A: ")[0] for t in texts])
+
+    found = touch_auc(Reader(), rows, held_out(database()), **FEW)
+    assert found.mean.n == 10 and found.values[POWER].estimate == 1
 
 
 def test_touch_is_absent_where_all_texts_touch_or_nothing_is_known_of_the_value():

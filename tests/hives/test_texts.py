@@ -354,8 +354,8 @@ def test_a_corpus_without_rows_is_refused():
         corpus_texts(imported([]), per_value=3, seed=0)
 
 
-def test_a_text_that_touches_a_value_in_two_contexts_touches_it_once():
-    contexts = [Row("1", "text", context, POWER) for context in ("this", "that")]
-    found = corpus_texts(imported([*contexts, Row("2", "other", None, POWER)]), per_value=2, seed=0)
-    assert sorted(found.texts) == ["other", "text"]
-    assert found.touches == ((POWER,), (POWER,))
+def test_a_text_that_touches_a_value_is_read_with_what_it_answers():
+    contexts = [Row("1", "text", context, POWER) for context in ("this", "that", "that")]
+    found = corpus_texts(imported([*contexts, Row("2", "other", None, POWER)]), per_value=3, seed=0)
+    assert sorted(found.texts) == ["Q: that A: text", "Q: this A: text", "other"]
+    assert found.touches == ((POWER,),) * 3

@@ -119,8 +119,7 @@ def ladder_agreement(
     found: dict[str, dict[str, tuple[np.ndarray, int]]] = {"all": {}, "within": {}}
     for value in vidb.values:
         rows = vidb.of(value).frame
-        read = [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]
-        scores = encoder.score(get_value(value), read)
+        scores = encoder.score(get_value(value), _read_of(rows))
         right, pairs = _figures.pair_sums(
             rows["intensity"].to_numpy(float), scores, rows["ladder"].tolist(), gap
         )
@@ -180,7 +179,8 @@ def touch_auc(
     """Whether texts that touch a value, for or against, are farther from its middle than others.
 
     Area under the ROC curve of |score - middle|, ties counting half; chance is 0.5. The middle is
-    the median score of the middle rungs of the value in `vidb`.
+    the median score of the middle rungs of the value in `vidb`. Texts are read with what they
+    answer, here and there.
 
     Args:
         encoder: with axes or without.
@@ -273,9 +273,10 @@ def _touch(
 ) -> ByValue:
     """A statistic of |score - middle| and the number of people who say that a text touches."""
     _figures.check_resamples(n_resamples)
-    texts = sorted(set(rows["text"]))
-    if not texts:
+    if not len(rows):
         raise InvalidInput("expected rows of a corpus, got none; see its `left_out`")
+    rows = rows.assign(read=_read_of(rows))
+    texts = sorted(set(rows["read"]))
     rng = np.random.default_rng(seed)
     # Indices of texts; the first row is the sample itself.
     draws = [np.arange(len(texts)), *rng.integers(len(texts), size=(n_resamples, len(texts)))]
@@ -284,10 +285,15 @@ def _touch(
         frame = vidb.frame[(vidb.frame["value"] == value) & (vidb.frame["rung"] == _MIDDLE)]
         if len(frame):
             known = get_value(str(value))
-            middle = np.median(encoder.score(known, frame["text"].tolist()))
+            middle = np.median(encoder.score(known, _read_of(frame)))
             size = np.abs(encoder.score(known, texts) - middle)
             # Corpora that do not count them have None; whoever touches is then one.
-            chosen = own["agreeing"].astype(float).fillna(1.0).groupby(own["text"]).max()
+            chosen = own["agreeing"].astype(float).fillna(1.0).groupby(own["read"]).max()
             counts = np.array([chosen.get(text, 0.0) for text in texts])
             found[str(value)] = statistic(size[draws], counts[draws]), int((counts > 0).sum())
     return _figures.by_value(found, n=len(texts), lowest=lowest)
+
+
+def _read_of(rows: "pd.DataFrame") -> list[str]:
+    """Texts with what they answer, as they are judged."""
+    return [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]

@@ -163,8 +163,9 @@ def corpus_texts(
     """Texts of an imported corpus (`valueflow.vidb.importers`), drawn by chance.
 
     Rows with a direction: at most `per_value` texts of each value and direction; a grade g becomes
-    the intensity 8 g, a direction alone half of 8. Rows that only touch their value: texts, with
-    all the values they touch, until each value has `per_value` or no more. Texts that are in
+    the intensity 8 g, a direction alone half of 8. Rows that only touch their value: texts, each
+    with what it answers and with all the values it touches, until each value has `per_value` or
+    no more. Texts that are in
     `without`, but for case and white space, stay out: what is to be measured must not be learned.
 
     Raises InvalidInput if nothing is left.
@@ -203,8 +204,9 @@ def _directed(rows: "pd.DataFrame") -> TrainingTexts:
 
 
 def _touching(rows: "pd.DataFrame", per_value: int) -> TrainingTexts:
+    read = [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]
     values = {
-        text: tuple(dict.fromkeys(own)) for text, own in rows.groupby("text", sort=False)["value"]
+        text: tuple(dict.fromkeys(own)) for text, own in rows["value"].groupby(read, sort=False)
     }
     asked = tuple(sorted(set(rows["value"])))
     counts: Counter[str] = Counter()
