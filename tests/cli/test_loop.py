@@ -8,6 +8,7 @@ import pytest
 
 from valueflow.dose.steerer import load_card
 from valueflow.errors import InvalidInput
+from valueflow.hives.profile import ValueProfile, ValueScore
 from valueflow.models import load
 from valueflow.steering.derivation import derive
 from valueflow.steering.store import load_vector
@@ -110,6 +111,31 @@ def test_steer_answers_at_a_reachable_intensity(run, card_dir, folder, model_fol
     assert result["coefficients"] == {"svt/power": pytest.approx(dose.coefficient)}
     assert [row["prompt"] for row in result["answers"]] == ["Who pays?", "And?"]
     assert all(row["response"] in done.out for row in result["answers"])
+
+
+def test_steer_expresses_a_profile_and_set_goes_before_it(run, card_dir, folder, model_folder):
+    """Of a profile the calibrated values alone; care is in it and has no card."""
+    low, high = json.loads((folder / "calibrate.json").read_text())["reachable"]
+    spoken = {"svt/power": (low + 2 * high) / 3, "mft/care-harm": 5.0}
+    scores = {
+        value: ValueScore(value, intensity, 0.5, 4, 0.5, "ok", ())
+        for value, intensity in spoken.items()
+    }
+    person, file = folder / "person.json", folder / "steered.json"
+    person.write_text(ValueProfile(scores, 8, 10, 0.1, "made", "planted").to_json())
+    base = ["steer", model_folder, "--card", card_dir, "--profile", person, "--prompt", "And?"]
+    for more, wanted in (([], spoken["svt/power"]), (["--set", f"power={low}"], low)):
+        done = run(*base, *more, "--json", file)
+        assert done.code == 0, done.err
+        assert json.loads(file.read_text())["targets"] == {"svt/power": pytest.approx(wanted)}
+
+
+def test_steer_refuses_a_profile_that_is_none_and_no_wish_at_all(run, tmp_path):
+    base = ["steer", "no-such-model", "--card", tmp_path, "--prompt", "Who?"]
+    assert run(*base).refused("--set", "--profile")
+    (tmp_path / "person.json").write_text("{}")
+    assert run(*base, "--profile", tmp_path / "person.json").refused("value-profile")
+    assert run(*base, "--profile", tmp_path / "nobody.json").refused("nobody.json")
 
 
 def test_steer_refuses_what_the_curve_does_not_reach(run, card_dir, folder, model_folder):

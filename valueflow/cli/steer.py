@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from valueflow.cli.common import JsonFile, Model, load_model, read_prompts, stages, write_json
+from valueflow.cli.common import (
+    JsonFile,
+    Model,
+    load_model,
+    read_prompts,
+    read_text,
+    stages,
+    write_json,
+)
 
 EXAMPLE = (
     "valueflow steer smollm2-135m-instruct --card out/card --set power=+4 --prompt 'Who decides?'"
@@ -17,21 +25,33 @@ def run(
     model: Model,
     card: Annotated[list[Path], typer.Option(help="A folder that `calibrate` wrote; repeatable.")],
     targets: Annotated[
-        list[str], typer.Option("--set", help="VALUE=INTENSITY on -10 to 10; repeatable.")
-    ],
+        list[str] | None, typer.Option("--set", help="VALUE=INTENSITY on -10 to 10; repeatable.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="JSON of `valueflow profile`; --set goes before it.")
+    ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A user message; repeatable.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Answer prompts at calibrated intensities of one value or several."""
-    wanted = _targets(targets)
-    asked = _prompts(prompt or [], prompts)
-    from valueflow.dose.steerer import Steerer, load_card
+    """Answer prompts at calibrated intensities of one value or several, or of a value profile."""
+    from valueflow.errors import InvalidInput
 
+    wanted = _targets(targets or [])
+    if not wanted and profile is None:
+        raise InvalidInput("nothing to express: give --set VALUE=INTENSITY or --profile FILE")
+    asked = _prompts(prompt or [], prompts)
+    person = None if profile is None else read_text(profile)
+    from valueflow.dose.steerer import Steerer, load_card
+    from valueflow.hives.profile import ValueProfile
+
+    person = None if person is None else ValueProfile.from_json(person)
     cards = [load_card(folder) for folder in card]
     with stages() as stage:
         stage("load")
         steerer = Steerer(load_model(model), cards)
+        if person is not None:
+            wanted = steerer.profile_targets(person) | wanted
         coefficients = {value: steerer.coefficient(value, x) for value, x in wanted.items()}
         stage("generate")
         answers = steerer.generate(asked, wanted)

@@ -1,7 +1,8 @@
 """Encoders of texts that remember what they have read."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -184,14 +185,21 @@ def load_value_encoder(folder: str | Path | None = None) -> ValueEncoder:
     from valueflow.hives.build import load_trained
 
     name = "hives" if folder is None else str(folder)
-    if name in SHIPPED:
-        with resources.as_file(SHIPPED[name]) as shipped:
-            model = load_trained(shipped)
-    else:
-        model = load_trained(name)
+    with trained_folder(name) as place:
+        model = load_trained(place)
     encoder = ValueEncoder(model, name=name)
     encoder.store = _store_of(encoder)
     return encoder
+
+
+@contextmanager
+def trained_folder(name: str) -> Iterator[Path]:
+    """The folder of a trained space, that of a shipped one by its name."""
+    if name not in SHIPPED:
+        yield Path(name)
+        return
+    with resources.as_file(SHIPPED[name]) as shipped:
+        yield shipped
 
 
 def _store_of(encoder: Encoder) -> EmbeddingStore:

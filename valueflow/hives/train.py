@@ -28,6 +28,7 @@ from valueflow.hives.build import (
     put_space,
     remembered_space,
 )
+from valueflow.hives.encoder import trained_folder
 from valueflow.hives.objective import SpaceLoss
 from valueflow.hives.projection import Remembered
 from valueflow.hives.recipe import Recipe
@@ -131,10 +132,7 @@ def _stages(recipe: Recipe) -> list[Phase]:
 
 def _start(recipe: Recipe) -> "SentenceTransformer":
     if recipe.start is not None:
-        model = load_trained(recipe.start, merge=False)
-        if projection_of(model) is not None:
-            del model[-1]
-        return model
+        return _without_hidden(load_trained(recipe.start, merge=False))
     return build(
         recipe.base,
         rank=recipe.lora_rank,
@@ -142,6 +140,12 @@ def _start(recipe: Recipe) -> "SentenceTransformer":
         max_tokens=recipe.max_tokens,
         seed=recipe.seed,
     )
+
+
+def _without_hidden(model: "SentenceTransformer") -> "SentenceTransformer":
+    if projection_of(model) is not None:
+        del model[-1]
+    return model
 
 
 @contextmanager
@@ -263,15 +267,13 @@ def _generators_kept() -> Iterator[None]:
 def _teacher_scores(
     recipe: Recipe, texts: TrainingTexts, values: list[str]
 ) -> Float[Tensor, "texts values"] | None:
-    from valueflow.hives.encoder import load_value_encoder
-
     if recipe.teacher is None:
         return None
-    teacher = load_value_encoder(recipe.teacher)
-    if teacher.values != tuple(values):
+    with trained_folder(recipe.teacher) as folder:
+        teacher = _without_hidden(load_trained(folder, merge=False))
+    axes = axes_of(teacher)
+    if list(axes.values) != list(values):
         raise InvalidInput(f"{recipe.teacher}: a teacher of other values than the student's")
-    teacher.store = None  # coarse embeddings must not pass for exact ones later
-    with torch.autocast(
-        teacher.encoder.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
-    ):
-        return torch.from_numpy(teacher.scores(texts.texts))
+    with _coarse(teacher, recipe.precision), torch.no_grad():
+        embeddings = _embeddings(teacher, texts, recipe.precision)
+        return axes({"sentence_embedding": embeddings})["value_scores"]
