@@ -34,7 +34,7 @@ class Fake(Encoder):
         return np.stack([self.row(self.sides.get(text, text)) for text in texts])
 
     def row(self, text):
-        value, _, rest = text.partition(" ")
+        value, _, rest = text.rpartition(" A: ")[2].partition(" ")
         if self.blind or value not in VALUES:
             return np.random.default_rng(zlib.crc32(text.encode())).normal(size=WIDTH)
         place = 2 * VALUES.index(value)
@@ -212,3 +212,25 @@ def test_the_shipped_space_orders_held_out_ladders_better_than_its_base(run, tmp
     for name in ("ladders_all", "ladders_within"):
         ours, base = (found[e][name]["mean"] for e in ("hives", "all-mpnet-base-v2"))
         assert ours["low"] > base["high"]
+
+
+def test_draw_writes_both_pictures_and_the_cosines(run, loaded, tmp_path):
+    """Two basic values are too few to tell their circle; the pictures are drawn all the same."""
+    from matplotlib.image import imread
+
+    place, told = tmp_path / "map.png", tmp_path / "told.json"
+    done = run("hives", "draw", "hives", "--map", place, "--heat-map", tmp_path / "heat.png",
+               "--json", told)  # fmt: skip
+    assert done.code == 0, done.err
+    assert imread(place).std() > 0.05 and imread(tmp_path / "heat.png").std() > 0.05
+    result = json.loads(told.read_text())
+    assert result["circle"] is None and "too few basic values" in done.out
+    assert set(result["cosines"]) == set(VALUES)
+    assert result["cosines"]["svt/power"]["svt/power"] == pytest.approx(1)
+    assert abs(result["cosines"]["svt/power"]["mft/care-harm"]) < 0.1
+
+
+def test_draw_refuses_to_draw_nothing_or_to_elsewhere(run, loaded, tmp_path):
+    assert run("hives", "draw").refused("--map", "--heat-map")
+    assert run("hives", "draw", "--map", tmp_path / "map.txt").refused("map.txt", ".png")
+    assert loaded == {}

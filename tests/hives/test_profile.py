@@ -121,6 +121,17 @@ def test_one_text_has_no_standard_error():
     assert math.isnan(score.stderr)
 
 
+def test_what_somebody_dwells_on_comes_before_a_stronger_passing_remark():
+    dwelt = [f"svt/power 5 p{i}" for i in range(8)]
+    found = profile([*dwelt, "svt/security 9 a", "svt/security 9 b"])
+    power, security = found["power"], found["security"]
+    assert security.intensity > power.intensity + 2
+    assert [s.value for s in found.top(2)] == ["svt/power", "svt/security"]
+    assert power.emphasis == pytest.approx(5 * 0.8, abs=0.4)
+    assert security.emphasis == pytest.approx(9 * 0.2, abs=0.4)
+    assert math.isnan(found["face"].emphasis)
+
+
 def test_values_of_several_texts_come_before_those_of_one():
     found = profile(["svt/face 9 a", "svt/power 3 a", "svt/power 4 b", "svt/security 8 c"])
     assert [s.value for s in found.top(9)] == ["svt/power", "svt/face", "svt/security"]

@@ -145,6 +145,57 @@ def train(
     write_json(json_file, card)
 
 
+@app.command(epilog="Example: valueflow hives draw --map map.png --heat-map cosines.png")
+def draw(
+    encoder: Annotated[str, typer.Argument(help="hives, a trained folder, or a base.")] = "hives",
+    map_file: Annotated[
+        Path | None, typer.Option("--map", dir_okay=False, help="Values in a plane; PNG or SVG.")
+    ] = None,
+    heat_map: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Cosines of values; PNG or SVG.")
+    ] = None,
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Draw the vectors of the values, of held-out texts, and tell whether they keep the circle."""
+    from valueflow.hives.evaluation import held_out
+    from valueflow.hives.metrics import value_vectors
+    from valueflow.hives.space import vidb_space
+    from valueflow.study.circle import FEWEST_ON_CIRCLE, circular_order
+    from valueflow.study.space_plot import check_ending, draw_heat_map, draw_map
+    from valueflow.vidb.store import load_starter
+
+    if map_file is None and heat_map is None:
+        raise InvalidInput("nothing to draw: give --map FILE or --heat-map FILE")
+    for path in (map_file, heat_map, json_file):
+        if path is not None:
+            check_parent(path)
+    for path in (map_file, heat_map):
+        if path is not None:
+            check_ending(path)
+    load, vidb = encoder_named(encoder), held_out(load_starter())
+    with stages() as stage:
+        stage(f"load {encoder}")
+        loaded = load()
+        read_with(loaded, vidb.frame["text"], stage("read"))
+    vectors = value_vectors(vidb_space(vidb, loaded.embed))
+    enough = sum(value.startswith("svt/") for value in vectors) >= FEWEST_ON_CIRCLE
+    order = circular_order(vectors, seed=seed) if enough else None
+    if map_file is not None:
+        draw_map(vectors, map_file, title=encoder, order=order)
+    if heat_map is not None:
+        draw_heat_map(vectors, heat_map, title=encoder)
+    typer.echo(
+        "too few basic values for their circle"
+        if order is None
+        else f"circle of the {order.n} basic values: Spearman {order.statistic:+.2f} of steps and "
+        f"angles, p {order.p:.4f}"
+    )
+    cosines = {a: {b: float(x @ y) for b, y in vectors.items()} for a, x in vectors.items()}
+    circle = None if order is None else vars(order)
+    write_json(json_file, {"encoder": encoder, "circle": circle, "cosines": cosines})
+
+
 def _named(corpus: str) -> tuple[str, str]:
     name, equals, path = corpus.partition("=")
     if not (name and equals and path):
@@ -170,16 +221,16 @@ def _import(paths: Mapping[str, Path | None]) -> Corpora:
 
 def _texts(graded: Graded | None, corpora: Corpora, profiles: bool) -> list[str]:
     from valueflow.hives.evaluation import held_out
-    from valueflow.hives.questions import as_read
+    from valueflow.hives.questions import as_read, rows_as_read
     from valueflow.vidb.store import load_starter
 
     vidb = held_out(load_starter())
     measured = vidb.frame
     texts = set((load_starter().frame if profiles else measured)["text"])
-    texts.update(as_read(t, c) for t, c in zip(measured["text"], measured["context"], strict=True))
+    texts.update(rows_as_read(measured))
     texts.update(as_read(*x) for pair in _kept_pairs(vidb) for x in (pair.supports, pair.opposes))
     texts.update(text for own, _ in (graded or {}).values() for text in own)
-    texts.update(text for rows in corpora.values() for text in rows["text"])
+    texts.update(text for rows in corpora.values() for text in rows_as_read(rows))
     return list(texts)
 
 

@@ -10,7 +10,7 @@ from valueflow.errors import InvalidInput
 from valueflow.hives import _figures
 from valueflow.hives._figures import Figure
 from valueflow.hives.encoder import Encoder
-from valueflow.hives.questions import QUESTION_KINDS, QuestionPair, as_read
+from valueflow.hives.questions import QUESTION_KINDS, QuestionPair, as_read, rows_as_read
 from valueflow.theories import get_value
 from valueflow.vidb.schema import N_RUNGS
 from valueflow.vidb.store import Vidb
@@ -91,7 +91,7 @@ def _above_middle(
     rows = frame[(frame["value"] == value) & (frame["rung"] == (N_RUNGS + 1) // 2)]
     if not len(rows):
         raise InvalidInput(f"{value}: the database has no middle rungs to compare with")
-    known = [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]
+    known = rows_as_read(rows)
     items = [item for pair in pairs for item in (pair.supports, pair.opposes)]
     own = [item.text if alone else as_read(*item) for item in items]
     scores = encoder.score(get_value(value), [*own, *known])

@@ -18,7 +18,7 @@ MAX_TOKENS = 96
 
 _WEIGHTS = resources.files("valueflow") / "hives" / "weights"
 
-SHIPPED = {"hives": _WEIGHTS / "hives"}
+SHIPPED = {name: _WEIGHTS / name for name in ("hives", "hives-small")}
 """The trained spaces of the package by name."""
 
 

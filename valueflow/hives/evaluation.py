@@ -22,7 +22,7 @@ from valueflow.hives._figures import ByValue as ByValue
 from valueflow.hives._figures import Figure as Figure
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.profile import ValueProfile
-from valueflow.hives.questions import as_read
+from valueflow.hives.questions import rows_as_read
 from valueflow.hives.space import vidb_space
 from valueflow.theories import get_value
 from valueflow.vidb.schema import N_RUNGS, SPLITS, Split
@@ -119,7 +119,7 @@ def ladder_agreement(
     found: dict[str, dict[str, tuple[np.ndarray, int]]] = {"all": {}, "within": {}}
     for value in vidb.values:
         rows = vidb.of(value).frame
-        scores = encoder.score(get_value(value), _read_of(rows))
+        scores = encoder.score(get_value(value), rows_as_read(rows))
         right, pairs = _figures.pair_sums(
             rows["intensity"].to_numpy(float), scores, rows["ladder"].tolist(), gap
         )
@@ -275,7 +275,7 @@ def _touch(
     _figures.check_resamples(n_resamples)
     if not len(rows):
         raise InvalidInput("expected rows of a corpus, got none; see its `left_out`")
-    rows = rows.assign(read=_read_of(rows))
+    rows = rows.assign(read=rows_as_read(rows))
     texts = sorted(set(rows["read"]))
     rng = np.random.default_rng(seed)
     # Indices of texts; the first row is the sample itself.
@@ -285,15 +285,10 @@ def _touch(
         frame = vidb.frame[(vidb.frame["value"] == value) & (vidb.frame["rung"] == _MIDDLE)]
         if len(frame):
             known = get_value(str(value))
-            middle = np.median(encoder.score(known, _read_of(frame)))
+            middle = np.median(encoder.score(known, rows_as_read(frame)))
             size = np.abs(encoder.score(known, texts) - middle)
             # Corpora that do not count them have None; whoever touches is then one.
             chosen = own["agreeing"].astype(float).fillna(1.0).groupby(own["read"]).max()
             counts = np.array([chosen.get(text, 0.0) for text in texts])
             found[str(value)] = statistic(size[draws], counts[draws]), int((counts > 0).sum())
     return _figures.by_value(found, n=len(texts), lowest=lowest)
-
-
-def _read_of(rows: "pd.DataFrame") -> list[str]:
-    """Texts with what they answer, as they are judged."""
-    return [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]

@@ -80,6 +80,16 @@ class ValueScore:
     status: Status
     evidence: tuple[Evidence, ...]
 
+    @property
+    def emphasis(self) -> float:
+        """Intensity times share: what the value adds to the mean intensity of all neighbours.
+
+        NaN if silent. It is the intensity with weights normalised over the neighbours of all
+        values, and tells what somebody's texts are about better than the intensity does: one
+        passing remark can be as strong as twenty.
+        """
+        return self.intensity * self.share
+
 
 @dataclass(frozen=True)
 class ValueDifference:
@@ -173,14 +183,14 @@ class ValueProfile:
         return tuple(value for value, s in self.scores.items() if s.status == "silent")
 
     def top(self, n: int) -> list[ValueScore]:
-        """The `n` values of highest intensity, highest first; fewer if the others are silent.
+        """The `n` values of largest emphasis, largest first; fewer if the others are silent.
 
-        Values with a single text come after those with several, whatever their intensity.
+        Values with a single text come after those with several, whatever their emphasis.
         """
         if n < 0:
             raise InvalidInput(f"expected how many values to name, 0 or more, got {n}")
         heard = [s for s in self.scores.values() if s.status != "silent"]
-        return sorted(heard, key=lambda s: (s.status != "ok", -s.intensity))[:n]
+        return sorted(heard, key=lambda s: (s.status != "ok", -s.emphasis))[:n]
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back; NaN is written as null."""

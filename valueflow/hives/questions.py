@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from valueflow.errors import InvalidInput
 from valueflow.typing import Item
 from valueflow.vidb.schema import bounded_lines, check_value, claim
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHIPPED_QUESTIONS = resources.files("valueflow") / "hives" / "question_texts"
 
@@ -56,6 +59,11 @@ def as_read(text: str, context: Any = None) -> str:
     if not isinstance(context, str) or not context.strip() or not text.strip():
         return text
     return f"Q: {context.strip()} A: {text}"
+
+
+def rows_as_read(rows: "pd.DataFrame") -> list[str]:
+    """`as_read` of the `text` and `context` of each row."""
+    return [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]
 
 
 def load_questions(part: Part, folder: str | Path | None = None) -> list[QuestionPair]:

@@ -43,7 +43,8 @@ class Recipe:
         pairs: of instances and of anchors per batch of stage 2.
         temperature, direction_margin, floor, directed: of the hierarchical loss.
         tree_weight, graded_weight, neutral_weight, touch_weight, spread_weight, teacher_weight: of
-            the losses.
+            the losses. With a hidden layer the first and the fifth are those of its stages; the
+            adapter is tuned with 1 and 0.
         precision: "bf16" for frozen weights and activations in bfloat16, "fp32".
         seed: of batches and initial weights.
     """

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from valueflow.errors import InvalidInput
 from valueflow.hives.labels import Labels, labels_for
 from valueflow.hives.lessons import RUNG_INTENSITIES, Lesson
-from valueflow.hives.questions import QuestionPair, as_read
+from valueflow.hives.questions import QuestionPair, as_read, rows_as_read
 from valueflow.theories.anchors import Anchor
 from valueflow.vidb.schema import N_RUNGS, Split
 from valueflow.vidb.store import Vidb
@@ -204,10 +204,8 @@ def _directed(rows: "pd.DataFrame") -> TrainingTexts:
 
 
 def _touching(rows: "pd.DataFrame", per_value: int) -> TrainingTexts:
-    read = [as_read(text, c) for text, c in zip(rows["text"], rows["context"], strict=True)]
-    values = {
-        text: tuple(dict.fromkeys(own)) for text, own in rows["value"].groupby(read, sort=False)
-    }
+    by_text = rows["value"].groupby(rows_as_read(rows), sort=False)
+    values = {text: tuple(dict.fromkeys(own)) for text, own in by_text}
     asked = tuple(sorted(set(rows["value"])))
     counts: Counter[str] = Counter()
     chosen = []

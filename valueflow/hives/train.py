@@ -9,7 +9,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 WARMUP = 0.05
 PHASES = ("tune", "stage-1", "stage-2")
+
+TUNE_WEIGHTS = {"tree_weight": 1.0, "spread_weight": 0.0}
+"""Those of the recipe are for the hidden layer: an adapter so spread orders ladders less well."""
 
 CHUNK = 1024
 """Texts whose embeddings are stored at a time."""
@@ -78,7 +81,8 @@ def train(
 
     def run(trained: "SentenceTransformer", phase: Phase) -> None:
         batches = _batches(recipe, texts, phase)
-        loss = SpaceLoss(trained, texts, recipe, pairs=phase.pairs, targets=targets)
+        weights = recipe if phase.name != "tune" else replace(recipe, **TUNE_WEIGHTS)
+        loss = SpaceLoss(trained, texts, weights, pairs=phase.pairs, targets=targets)
         with _generators_kept():
             _run(loss, batches, recipe, phase, folder / phase.name, resume, checkpoint_every)
 

@@ -49,6 +49,7 @@ JUDGES: Registry[str] = Registry("judge")
 """Names a command line can give; where each is built, as "module:callable" without arguments."""
 
 JUDGES.add("hives", "valueflow.hives.judge:load_hives_judge")
+JUDGES.add("hives-small", "valueflow.hives.judge:load_small_judge")
 JUDGES.add("prototype", "valueflow.hives.judge:load_prototype_judge")
 
 

@@ -147,7 +147,7 @@ def draw_map(
             width, vectors that all are one (of the map).
         UnknownName: a value that no theory has.
     """
-    ending = _ending(path)
+    ending = check_ending(path)
     figure = map_figure(vectors, title=title, order=order)
     write_file(Path(path), image_bytes(figure, ending[1:]))
 
@@ -156,8 +156,16 @@ def draw_heat_map(
     vectors: Mapping[str, Float[np.ndarray, " width"]], path: str | Path, *, title: str
 ) -> None:
     """Write `heat_map_figure` to a file, as `draw_map` does; raises as it does."""
-    ending = _ending(path)
+    ending = check_ending(path)
     write_file(Path(path), image_bytes(heat_map_figure(vectors, title=title), ending[1:]))
+
+
+def check_ending(path: str | Path) -> str:
+    """The ending of a picture's name; raises InvalidInput for one that cannot be written."""
+    ending = Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise InvalidInput(f"{path}: expected a name that ends in {' or '.join(ENDINGS)}")
+    return ending
 
 
 def _plane(rows: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -256,10 +264,3 @@ def _theory(value: str) -> str:
 def _short(value: str) -> str:
     """The name; of a right without the word, which the legend has."""
     return get_value(value).name.removesuffix(" rights")
-
-
-def _ending(path: str | Path) -> str:
-    ending = Path(path).suffix.lower()
-    if ending not in ENDINGS:
-        raise InvalidInput(f"{path}: expected a name that ends in {' or '.join(ENDINGS)}")
-    return ending
