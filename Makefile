@@ -7,6 +7,8 @@ TORCH_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.stamp
+# Two tests at a time, each with one thread: what is short gains nothing from a second core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 PIP_INSTALL := $(BIN)/python -m pip install -qq --progress-bar off --no-compile -c constraints.txt
 export TOKENIZERS_PARALLELISM := false
 
@@ -45,10 +47,10 @@ demo: models  ## Run the whole loop on a small model
 	@$(BIN)/valueflow demo
 
 test: lint models  ## Lint, then all tests but the slow ones
-	$(BIN)/python -m pytest -q -m "not slow" --durations=10
+	$(PYTEST) -m "not slow" --durations=10
 
 test-offline: lint  ## The same without fetching: tests of a model that the cache lacks are skipped
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: models  ## The tests that take minutes
 	$(BIN)/python -m pytest -q -m slow

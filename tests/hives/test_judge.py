@@ -166,7 +166,7 @@ def pairs_in_order(judge, value):
 
 @pytest.mark.weights
 @needs_weights
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_shipped_judge_orders_ladders_it_never_saw_better_than_the_untrained(every):
     hives, prototype = load_hives_judge(), load_prototype_judge(load_frozen_encoder())
     values = load_starter().values[::every]  # all take minutes
