@@ -52,7 +52,7 @@ def test_scores_are_the_evaluators_own(run, tmp_path, judge):
     assert [row["power_status"] for row in rows[3:]] == ["above_panel", "below_panel"]
     assert [row["power_score"] for row in rows[3:]] == ["", ""]
     summary = json.loads((tmp_path / "r.json").read_text())
-    own = [expected[i].or_bound for i in (1, 3)]
+    own = [expected[i].central for i in (1, 3)]
     assert summary["datasets"]["b"]["mean"] == pytest.approx(sum(own) / 2)
     assert summary["datasets"]["b"]["status"] == {"ok": 1, "above_panel": 1}
 

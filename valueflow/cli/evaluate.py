@@ -79,7 +79,7 @@ def _datasets(rows: list[dict[str, Any]], scores: "list[Intensity]") -> dict[str
         groups.setdefault(str(row.get("dataset") or ""), []).append(score)
     summaries = {}
     for name, group in groups.items():
-        known = [score.or_bound for score in group if not math.isnan(score.or_bound)]
+        known = [score.central for score in group if not math.isnan(score.central)]
         mean = sum(known) / len(known) if known else None
         summaries[name] = {"mean": mean, "status": Counter(score.status for score in group)}
     return summaries

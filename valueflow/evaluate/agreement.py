@@ -58,7 +58,7 @@ def agreement(
     """
     if len(items) != len(grades):
         raise InvalidInput(f"{len(items)} texts but {len(grades)} grades")
-    measured = np.array([score.or_bound for score in evaluator.score(items)], dtype=np.float64)
+    measured = np.array([score.central for score in evaluator.score(items)], dtype=np.float64)
     right, pairs = ordered_pairs(np.asarray(grades, dtype=np.float64), measured, gap=gap)
     unranked = int(np.isnan(measured).sum())
     return Agreement(evaluator.panel.value, len(items), pairs, right, unranked)

@@ -33,11 +33,15 @@ class Panel:
         value: id of the value.
         items: the anchors.
         intensities: of the anchors, shape (anchors,), on [-10, 10].
+        stderrs: of the intensities where known; they are no part of what a panel is.
+        groups: the ladder of each anchor where known: texts on one scenario.
     """
 
     value: str
     items: tuple[Item, ...]
     intensities: NDArray[np.float64]
+    stderrs: tuple[float, ...] | None = None
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -145,4 +149,10 @@ def panel_from_vidb(
     if frame.empty:
         raise InvalidInput(f"the database has no texts of {value} in splits {splits}")
     items = tuple(Item(t, c) for t, c in zip(frame["text"], frame["context"], strict=True))
-    return Panel(get_value(value).id, items, frame["intensity"].to_numpy(dtype=np.float64))
+    return Panel(
+        get_value(value).id,
+        items,
+        frame["intensity"].to_numpy(dtype=np.float64),
+        stderrs=tuple(frame["stderr"].astype(float).tolist()),
+        groups=tuple(frame["ladder"].astype(str).tolist()),
+    )
