@@ -84,13 +84,17 @@ class AnchorEvaluator:
         self.mode = mode
         self.seed = seed
 
-    def rank(self, items: Sequence[Item]) -> RankedTexts:
+    def rank(self, items: Sequence[Item], *, repeat: int = 0) -> RankedTexts:
         """Have the judge order each text's windows; scoring them is another step.
+
+        Args:
+            items: the texts.
+            repeat: other numbers show the same windows in other orders.
 
         Raises:
             InvalidInput: the judge gave what is neither an order of a window nor `Unranked`.
         """
-        shown = self._shown(len(items))
+        shown = self._shown(len(items), repeat)
         own = len(self.panel)
         windows = [
             tuple(items[n // self.n_windows] if i == own else self.panel.items[i] for i in window)
@@ -200,6 +204,18 @@ class AnchorEvaluator:
         graded = getattr(self, "graded_", None) if self.mode == "calibrated" else None
         return SavedRankings(self.panel.value, settings, graded, scored)
 
+    def among(self, panel: Panel, *, seed: int) -> "AnchorEvaluator":
+        """This evaluator, scale included, with some of its anchors only, or other seeds.
+
+        Raises NotFitted as `score`.
+        """
+        self.check_fitted()
+        settings = {name: getattr(self, name) for name in SETTINGS} | {"seed": seed}
+        other = AnchorEvaluator(self.judge, panel, **settings)
+        if self.mode == "calibrated":
+            other.sharpness_, other.scale_ = self.sharpness_, self.scale_
+        return other
+
     def check_fitted(self) -> None:
         """Pass if `score` can run.
 
@@ -252,7 +268,7 @@ class AnchorEvaluator:
         own = len(self.panel)
         return [fit_one(r, utilities, item=own, mode=mode, ends=ends) for r in rankings]
 
-    def _shown(self, n_texts: int) -> list[tuple[int, ...]]:
+    def _shown(self, n_texts: int, repeat: int) -> list[tuple[int, ...]]:
         """The windows of all texts, as indices into the panel with len(panel) for the text."""
         rng = np.random.default_rng(self.seed)
         shown: list[tuple[int, ...]] = []
@@ -263,6 +279,9 @@ class AnchorEvaluator:
             shown += [
                 tuple(int(i) for i in rng.permutation(np.append(d, len(self.panel)))) for d in draws
             ]
+        if repeat:
+            again = np.random.default_rng([self.seed, repeat])
+            shown = [tuple(int(i) for i in again.permutation(window)) for window in shown]
         return shown
 
 

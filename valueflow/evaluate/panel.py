@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -75,6 +75,17 @@ class Panel:
                 bucketed_anchors(self.intensities, size=size, rng=rng) for _ in range(n_windows)
             ]
         return [rng.choice(len(self), size, replace=False) for _ in range(n_windows)]
+
+    def take(self, indices: Sequence[int]) -> "Panel":
+        """The panel of those anchors alone."""
+        kept = list(indices)
+        return Panel(
+            self.value,
+            tuple(self.items[i] for i in kept),
+            self.intensities[kept],
+            stderrs=None if self.stderrs is None else tuple(self.stderrs[i] for i in kept),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in kept),
+        )
 
     def coverage(self) -> tuple[int, ...]:
         """Anchors in each fifth of [-10, 10], lowest first."""

@@ -5,21 +5,54 @@ numbers, and the judge is Plackett-Luce around what it reads in each.
 """
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import beta as beta_distribution
 
 from valueflow.evaluate.evaluator import AnchorEvaluator
+from valueflow.evaluate.figures import share_interval
 from valueflow.evaluate.intensity import Intensity
 from valueflow.evaluate.panel import Panel, Sampling
 from valueflow.judges.scripted import ScriptedJudge
-from valueflow.typing import Item
+from valueflow.typing import Item, Window
 
 VALUE = "svt/power"
 """Any; the simulated judges do not read it."""
+
+
+class ContextJudge(ScriptedJudge):
+    """Reads the number at the end of a text, and lets the others of the window change it.
+
+    Args:
+        sharpness: see `ScriptedJudge`.
+        context: what a point of the others' mean adds to a text (or takes from it, for every other
+            text: where it moved all alike, no order would change).
+        seed: of the noise.
+    """
+
+    name = "context"
+
+    def __init__(self, *, sharpness: float | None, context: float, seed: int) -> None:
+        super().__init__(_meaning, sharpness=sharpness, seed=seed)
+        self.context = context
+
+    def fingerprint(self) -> str:
+        """Of the judge without context, and the context."""
+        return f"{super().fingerprint()}-{self.context}"
+
+    def _read(self, window: Window) -> list[float]:
+        own = super()._read(window)
+        if not self.context:
+            return own
+        signs = (1 - 2 * (zlib.crc32(item.text.encode()) % 2) for item in window)
+        others = ((sum(own) - x) / (len(own) - 1) for x in own)
+        return [
+            x + self.context * sign * other
+            for x, sign, other in zip(own, signs, others, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -30,7 +63,7 @@ class Recovery:
         truth: the true intensity; NaN where several are taken together.
         n: texts.
         bias: mean of `Intensity.central` minus truth, all texts counting.
-        bias_stderr: of it.
+        bias_stderr: of it, from the scatter between calibrations: their texts share a scale.
         spread: standard deviation of the same difference.
         covered: share whose 95% interval holds the truth. A text outside the panel counts with its
             half-open interval (`Intensity.low` to infinity, or from minus infinity to `high`).
@@ -63,6 +96,7 @@ def simulate_recovery(
     n_anchors: int = 100,
     n_graded: int = 100,
     misreading: float | int = 0.0,
+    context: float | int = 0.0,
     reach: float | int = 10.0,
     n_windows: int = 8,
     window_size: int = 6,
@@ -80,6 +114,9 @@ def simulate_recovery(
         n_graded: texts that `fit` learns from, drawn uniformly from the same range.
         misreading: standard deviation of what the judge misreads in a text, every time alike;
             anchors are read rightly.
+        context: what the judge adds to its reading of a text, per point of the mean of the
+            others' readings: for one text it is plus that much, for the next minus. It breaks the
+            independence of irrelevant alternatives.
         reach: of panel and graded texts.
         n_windows: as `AnchorEvaluator`.
         window_size: as `AnchorEvaluator`.
@@ -90,7 +127,7 @@ def simulate_recovery(
     known = np.repeat(np.asarray(truths, dtype=np.float64), n_texts)
     found, paper = [], []
     for _ in range(n_calibrations):
-        evaluator = _planted(float(sharpness), n_anchors, float(reach), rng)
+        evaluator = _planted(float(sharpness), n_anchors, float(reach), float(context), rng)
         evaluator.n_windows, evaluator.window_size = n_windows, window_size
         evaluator.sampling = sampling
         graded = rng.uniform(-reach, reach, n_graded)
@@ -104,29 +141,19 @@ def simulate_recovery(
     all_known = np.tile(known, n_calibrations)
     masks = [all_known == truth for truth in truths]
     results = [
-        _recovery(float(t), _take(found, m), _take(paper, m), all_known[m])
+        _recovery(float(t), _take(found, m), _take(paper, m), all_known[m], n_calibrations)
         for t, m in zip(truths, masks, strict=True)
     ]
-    return [*results, _recovery(math.nan, found, paper, all_known)]
-
-
-def share_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a share, `count` of `n` (Clopper-Pearson); NaN for none of none."""
-    if n == 0:
-        return math.nan, math.nan
-    tail = (1 - confidence) / 2
-    low = 0.0 if count == 0 else float(beta_distribution.ppf(tail, count, n - count + 1))
-    high = 1.0 if count == n else float(beta_distribution.ppf(1 - tail, count + 1, n - count))
-    return low, high
+    return [*results, _recovery(math.nan, found, paper, all_known, n_calibrations)]
 
 
 def _planted(
-    sharpness: float, n_anchors: int, reach: float, rng: np.random.Generator
+    sharpness: float, n_anchors: int, reach: float, context: float, rng: np.random.Generator
 ) -> AnchorEvaluator:
     anchors = np.linspace(-reach, reach, n_anchors)
     items = tuple(Item(f"anchor {i} @{x!r}") for i, x in enumerate(anchors.tolist()))
     panel = Panel(VALUE, items, anchors)
-    judge = ScriptedJudge(_meaning, sharpness=sharpness, seed=int(rng.integers(2**31)))
+    judge = ContextJudge(sharpness=sharpness, context=context, seed=int(rng.integers(2**31)))
     return AnchorEvaluator(judge, panel, seed=int(rng.integers(2**31)))
 
 
@@ -151,19 +178,21 @@ def _recovery(
     found: list[Intensity],
     paper: list[Intensity],
     known: Float[np.ndarray, " texts"],
+    n_calibrations: int,
 ) -> Recovery:
     error = np.array([s.central for s in found]) - known
     inside = [s.low <= x <= s.high for s, x in zip(found, known, strict=True)]
     low, high = share_interval(sum(inside), len(inside))
     paper_error = np.array([s.estimate for s in paper]) - known
     paper_stderr = np.array([s.stderr for s in paper])
-    spread = float(error.std(ddof=1))
+    biases = error.reshape(n_calibrations, -1).mean(axis=1)
+    between = float(biases.std(ddof=1)) if n_calibrations > 1 else math.nan
     return Recovery(
         truth=truth,
         n=len(known),
         bias=float(error.mean()),
-        bias_stderr=spread / math.sqrt(len(known)),
-        spread=spread,
+        bias_stderr=between / math.sqrt(n_calibrations),
+        spread=float(error.std(ddof=1)),
         covered=float(np.mean(inside)),
         covered_low=low,
         covered_high=high,
