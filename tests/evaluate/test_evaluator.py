@@ -3,34 +3,15 @@ import math
 
 import numpy as np
 import pytest
+from evaluator_cases import ANCHORS, PANEL, SHARPNESS, at, evaluator, fitted, read, texts
 
 from valueflow.errors import InvalidInput, NotFitted
-from valueflow.evaluate import AnchorEvaluator, Panel, vidb_evaluator
+from valueflow.evaluate import Panel, vidb_evaluator
 from valueflow.judges import ScriptedJudge, Unranked
 from valueflow.ranking.anchored import fit_one
 from valueflow.theories import get_value
 from valueflow.typing import Item
 from valueflow.vidb import load_starter
-
-SHARPNESS = 0.5
-
-
-def at(intensity, tag=""):
-    """A text whose intensity the judge can read off it."""
-    return Item(f"{tag}@{intensity:.6f}")
-
-
-def read(item):
-    return float(item.text.rpartition("@")[2])
-
-
-def texts(n, *, seed, low=-8.0, high=8.0):
-    known = np.random.default_rng(seed).uniform(low, high, n)
-    return [at(x, f"text {seed} {i}") for i, x in enumerate(known)], known
-
-
-ANCHORS = np.linspace(-10, 10, 61)
-PANEL = Panel("svt/power", tuple(at(x, "anchor") for x in ANCHORS), ANCHORS)
 
 
 class Recording:
@@ -47,16 +28,6 @@ class Recording:
     def rank(self, value, windows):
         self.windows.append(list(windows))
         return self.judge.rank(value, windows)
-
-
-def evaluator(*, sharpness=SHARPNESS, judge=None, panel=PANEL, judge_seed=0, seed=0, **settings):
-    judge = judge or ScriptedJudge(read, sharpness=sharpness, seed=judge_seed)
-    return AnchorEvaluator(judge, panel, seed=seed, **settings)
-
-
-def fitted(*, n=100, **settings):
-    items, known = texts(n, seed=99)
-    return evaluator(**settings).fit(items, known.tolist())
 
 
 @functools.cache

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import beta as beta_distribution
-from scipy.stats import t as t_distribution
+from scipy.special import betaincinv, stdtrit
 
 DRAWS = 1000
 
@@ -44,8 +43,8 @@ def share_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float,
     if n == 0:
         return math.nan, math.nan
     tail = (1 - confidence) / 2
-    low = 0.0 if count == 0 else float(beta_distribution.ppf(tail, count, n - count + 1))
-    high = 1.0 if count == n else float(beta_distribution.ppf(1 - tail, count + 1, n - count))
+    low = 0.0 if count == 0 else float(betaincinv(count, n - count + 1, tail))
+    high = 1.0 if count == n else float(betaincinv(count + 1, n - count, 1 - tail))
     return low, high
 
 
@@ -61,7 +60,7 @@ def mean(numbers: Sequence[float]) -> Figure:
     known = np.array([x for x in numbers if math.isfinite(x)], dtype=np.float64)
     if len(known) < 2:
         return NOTHING
-    half = float(t_distribution.ppf(0.975, len(known) - 1) * known.std(ddof=1))
+    half = float(stdtrit(len(known) - 1, 0.975) * known.std(ddof=1))
     half /= math.sqrt(len(known))
     centre = float(known.mean())
     return Figure(centre, centre - half, centre + half, len(known))
