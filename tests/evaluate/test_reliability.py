@@ -70,14 +70,21 @@ def test_the_spread_of_repeated_measurements_is_what_the_error_bars_said():
     assert texts.calibration.misreading.value < 0.9 and texts.calibration.learned < 0.9
 
 
-def test_misreading_is_found_by_size_and_only_then_the_bars_hold():
-    bars = report(sharpness=0.8, misreading=2.5).texts.calibration
-    assert bars.misreading.value == pytest.approx(2.5, abs=0.9)
-    assert bars.learned == pytest.approx(2.5, abs=0.9)
-    assert bars.covered_95.value > 0.87 and bars.bare_95.value < 0.82
-    assert bars.bare_68.value < 0.55 < bars.covered_68.value
-    told = " ".join(concerns(report(sharpness=0.8, misreading=6.0)))
-    assert "right order" in told
+def test_misreading_makes_errors_larger_and_the_bars_with_them():
+    clear, blurred = report(**GOOD).texts, report(sharpness=0.8, misreading=2.5).texts
+    assert blurred.error.low > 1.5 * clear.error.value
+    bars = blurred.calibration
+    assert bars.learned == pytest.approx(2.5, abs=1.0) and clear.calibration.learned < 0.9
+    assert bars.covered_95.value > 0.85 and bars.covered_95.high > 0.95
+    # Anchors are misread too, which looks like noise: sharpness and with it `stderr` take a part.
+    assert blurred.sharpness < 0.6 * clear.sharpness
+
+
+def test_a_judge_whose_single_texts_tell_nothing_is_weak_at_best():
+    found = report(sharpness=1.0, misreading=12.0)
+    told = " ".join(concerns(found))
+    assert verdict(found) != "fit"
+    assert "measure on the other side" in told and "to call every text neutral" in told
 
 
 @pytest.mark.parametrize(("place", "where"), [(1.0, "lower"), (-1.0, "higher")])
@@ -149,16 +156,15 @@ def test_a_dependence_on_company_is_found_by_size():
 def test_a_random_judge_is_not_fit_and_has_no_figures_of_texts():
     found = report(sharpness=1e-9)
     assert verdict(found) == "not fit" and found.texts is None and found.swap is None
-    assert found.windows_right.low < 0.5 < found.windows_right.high
+    assert found.windows_right.low < 0.55 and abs(found.windows_right.value - 0.5) < 0.06
     assert "does not order texts by svt/power" in concerns(found)[0]
-    assert "no better than chance" in concerns(found)[1]
+    assert "hardly better than chance" in concerns(found)[1]
     assert found.order.reshuffled.value == pytest.approx(0.5, abs=0.12)
 
 
-def test_a_judge_of_little_signal_shows_as_not_fit():
-    found = report(sharpness=1.0, misreading=12.0)
-    assert verdict(found) == "not fit"
-    assert concerns(found)
+def test_a_judge_of_little_signal_is_not_fit():
+    found = report(sharpness=1.0, misreading=40.0)
+    assert verdict(found) == "not fit" and concerns(found)
 
 
 def test_a_judge_that_orders_nothing_is_reported_with_its_reason():
@@ -172,9 +178,9 @@ def test_a_judge_that_orders_nothing_is_reported_with_its_reason():
 
 def test_windows_that_fail_now_and_then_are_counted():
     found = report(sharpness=0.8, failure_rate=0.2)
-    assert found.unranked.low < 0.2 < found.unranked.high
+    assert found.unranked.value == pytest.approx(0.2, abs=0.035)
     assert sum(found.reasons.values()) == round(found.unranked.value * found.unranked.n)
-    assert any("20%" in told or "19%" in told or "21%" in told for told in concerns(found))
+    assert f"it left {found.unranked.value:.0%} of windows" in concerns(found)[0]
 
 
 def test_a_second_judge_that_sees_all_shifted_agrees_but_for_the_noise():

@@ -80,6 +80,7 @@ def rows(found: "Reliability") -> list[Row]:
             ("texts measured", str(texts.error.n)),
             ("texts more than 3 apart in right order", f"{texts.agreement:.3f}"),
             ("mean absolute error, points", f"{texts.error:.2f}"),
+            ("  of calling every text neutral", f"{texts.neutral_error:.2f}"),
             ("mean error, points", f"{texts.shift:+.2f}"),
             ("clear texts with the wrong sign", f"{texts.sign_flips:.1%}, n {texts.sign_flips.n}"),
             ("correlation of two measurements", f"{texts.retest:.3f}"),

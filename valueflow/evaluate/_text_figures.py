@@ -48,6 +48,7 @@ class TextFigures:
         sharpness: logits per intensity point.
         agreement: share of pairs of texts, more than 3 points apart by grade, in the right order.
         error: mean absolute difference from the grade, in intensity points.
+        neutral_error: the error of calling every text neutral, to compare with.
         shift: mean difference from the grade.
         sign_flips: share of texts graded beyond 2 on one side that measure on the other.
         retest: correlation with a second measurement among other anchors, in other orders.
@@ -60,6 +61,7 @@ class TextFigures:
     sharpness: float
     agreement: Figure
     error: Figure
+    neutral_error: float
     shift: Figure
     sign_flips: Figure
     retest: Figure
@@ -80,6 +82,7 @@ def text_figures(
         sharpness=evaluator.sharpness_,
         agreement=_held_out.pair_share(grades, measured, groups, gap=GAP, seed=seed),
         error=_held_out.mean_of(np.abs(measured - grades), groups, seed=seed),
+        neutral_error=float(np.abs(grades).mean()),
         shift=_held_out.mean_of(measured - grades, groups, seed=seed),
         sign_flips=_held_out.sign_flips(grades, measured, groups, seed=seed),
         retest=retest,

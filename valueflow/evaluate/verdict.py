@@ -9,6 +9,9 @@ from valueflow.evaluate.reliability import Reliability
 
 Verdict = Literal["fit", "weak", "not fit"]
 
+CHANCE = 0.55
+"""Share of pairs in the right order that a judge must surely exceed; 0.5 is chance itself."""
+
 GOOD_AGREEMENT = 0.85
 """Share of pairs in the right order from which single texts can be told apart."""
 
@@ -30,8 +33,8 @@ def concerns(found: Reliability) -> list[str]:
     if found.problem is not None:
         told.append(f"no scale: {found.problem}")
     right = found.windows_right
-    if not right.low > 0.5:
-        told.append(f"it orders anchors no better than chance: {right:.2f} of pairs right")
+    if not right.low > CHANCE:
+        told.append(f"it orders anchors hardly better than chance: {right:.2f} of pairs right")
     if found.unranked.value > MANY_UNRANKED:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in list(found.reasons.items())[:3])
         told.append(f"it left {found.unranked.value:.0%} of windows unordered: {reasons}")
@@ -42,7 +45,7 @@ def concerns(found: Reliability) -> list[str]:
 
 def verdict(found: Reliability) -> Verdict:
     """One word: do not measure with it, use means over many texts only, or no concern is known."""
-    if found.problem is not None or not found.windows_right.low > 0.5 or found.texts is None:
+    if found.problem is not None or not found.windows_right.low > CHANCE or found.texts is None:
         return "not fit"
     if not found.texts.agreement.value >= FAIR_AGREEMENT:
         return "not fit"
@@ -54,6 +57,11 @@ def _of_texts(texts: TextFigures) -> list[str]:
     if not texts.agreement.value >= GOOD_AGREEMENT:
         use = "means over many texts" if texts.agreement.value >= FAIR_AGREEMENT else "nothing"
         told.append(f"{texts.agreement:.2f} of pairs in the right order: good for {use}")
+    if texts.error.value >= texts.neutral_error:
+        told.append(
+            f"single texts are off by {texts.error:.1f} points; to call every text neutral would be "
+            f"off by {texts.neutral_error:.1f}"
+        )
     if texts.sign_flips.value > MANY_FLIPS:
         told.append(f"{texts.sign_flips:.0%} of clear texts measure on the other side")
     if not texts.retest.value >= STEADY:
