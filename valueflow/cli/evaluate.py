@@ -114,7 +114,7 @@ def _known(number: float) -> float | None:
 
 
 def _datasets(rows: list[dict[str, Any]], scores: "list[Intensity]") -> dict[str, Any]:
-    """Mean and statuses by dataset; a response outside the panel counts with its bound."""
+    """Mean of `Intensity.central` and statuses by dataset."""
     groups: dict[str, list[Intensity]] = {}
     for row, score in zip(rows, scores, strict=True):
         groups.setdefault(str(row.get("dataset") or ""), []).append(score)

@@ -17,7 +17,7 @@ class Arm:
 
     Attributes:
         coefficients: shape (n,).
-        intensities: (n, prompts); the bound where a text is outside the panel, NaN where unranked.
+        intensities: (n, prompts), `Intensity.central` of each text; NaN where unranked.
         damage: nats per token above the same prompt's unsteered answer, (n, prompts).
         degenerate: share of empty or looping texts, (n,).
         outside: share of texts outside the panel, (n,).

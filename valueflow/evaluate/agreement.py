@@ -51,7 +51,7 @@ def agreement(
 ) -> Agreement:
     """Score the items and compare all pairs whose grades differ by more than `gap`.
 
-    A text outside the panel has the bound of its position.
+    A text outside the panel counts with `Intensity.central`.
 
     Raises:
         InvalidInput: not as many grades as items.

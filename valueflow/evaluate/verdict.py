@@ -59,8 +59,8 @@ def _of_texts(texts: TextFigures) -> list[str]:
         told.append(f"{texts.agreement:.2f} of pairs in the right order: good for {use}")
     if texts.error.value >= texts.neutral_error:
         told.append(
-            f"single texts are off by {texts.error:.1f} points; to call every text neutral would be "
-            f"off by {texts.neutral_error:.1f}"
+            f"single texts are off by {texts.error:.1f} points; to call every text neutral "
+            f"would be off by {texts.neutral_error:.1f}"
         )
     if texts.sign_flips.value > MANY_FLIPS:
         told.append(f"{texts.sign_flips:.0%} of clear texts measure on the other side")
