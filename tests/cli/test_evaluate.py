@@ -52,7 +52,7 @@ def test_scores_are_the_evaluators_own(run, tmp_path, judge):
     assert [row["power_status"] for row in rows[3:]] == ["above_panel", "below_panel"]
     assert [row["power_score"] for row in rows[3:]] == ["", ""]
     summary = json.loads((tmp_path / "r.json").read_text())
-    own = [expected[i].or_bound for i in (1, 3)]
+    own = [expected[i].central for i in (1, 3)]
     assert summary["datasets"]["b"]["mean"] == pytest.approx(sum(own) / 2)
     assert summary["datasets"]["b"]["status"] == {"ok": 1, "above_panel": 1}
 
@@ -78,6 +78,56 @@ def test_paper_mode_and_windows_reach_the_evaluator(run, tmp_path, judge):
         load_starter(), "power", judge(), mode="paper", n_windows=3, seed=7
     ).score([Item("Yours.")])
     assert float(read_csv(out)[0]["power_score"]) == pytest.approx(oracle[0].estimate)
+
+
+def test_size_and_sampling_reach_the_evaluator(run, tmp_path, judge):
+    file, out = write_csv(tmp_path / "in.csv", [{"response": "Yours."}]), tmp_path / "out.csv"
+    options = ["--size", "4", "--sampling", "random", "--json", tmp_path / "r.json"]
+    assert run("evaluate", file, "--value", "power", "--out", out, *options).code == 0
+    oracle = vidb_evaluator(
+        load_starter(), "power", judge(), window_size=4, sampling="random", seed=0
+    )
+    assert float(read_csv(out)[0]["power_score"]) == oracle.score([Item("Yours.")])[0].estimate
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert (told["size"], told["sampling"], told["windows"]) == (4, "random", 8)
+
+
+def test_kept_rankings_are_scored_again_without_a_judge(run, tmp_path, judge, monkeypatch):
+    rows = [{"query": "Who?", "response": text} for text in [*TEXTS, *OUTSIDE]]
+    file, kept = write_csv(tmp_path / "in.csv", rows), tmp_path / "kept.json"
+    first, again, paper = (tmp_path / f"{n}.csv" for n in range(3))
+    common = ["evaluate", file, "--value", "power"]
+    assert run(*common, "--out", first, "--rankings", kept, "--windows", "3").code == 0
+
+    def nobody(name):
+        raise AssertionError(f"judge {name} was loaded")
+
+    monkeypatch.setattr("valueflow.judges.base.get_judge", nobody)
+    result = tmp_path / "r.json"
+    done = run(*common, "--out", again, "--from-rankings", kept, "--json", result)
+    assert done.code == 0, done.err
+    assert again.read_bytes() == first.read_bytes()
+    told = json.loads(result.read_text())
+    assert (told["judge"], told["windows"]) == ("scripted", 3)
+    options = ["--from-rankings", kept, "--mode", "paper"]
+    assert run(*common, "--out", paper, *options).code == 0
+    assert paper.read_bytes() != first.read_bytes()
+    assert all(row["power_score"] for row in read_csv(paper))
+
+
+def test_rankings_of_other_texts_or_another_value_are_refused(run, tmp_path, judge):
+    file = write_csv(tmp_path / "in.csv", [{"response": "Yours."}])
+    other = write_csv(tmp_path / "other.csv", [{"response": "Mine."}])
+    kept, out = tmp_path / "kept.json", tmp_path / "out.csv"
+    common = ["--out", out, "--mode", "paper"]
+    assert run("evaluate", file, "--value", "power", "--rankings", kept, *common).code == 0
+    out.unlink()
+    options = ["--from-rankings", kept, *common]
+    assert run("evaluate", other, "--value", "power", *options).refused("text 1", "rank")
+    assert run("evaluate", file, "--value", "hedonism", *options).refused("svt/power")
+    kept.write_text(kept.read_text()[:-20])
+    assert run("evaluate", file, "--value", "power", *options).refused("kept.json")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

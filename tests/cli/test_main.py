@@ -2,7 +2,17 @@ import json
 
 import pytest
 
-VERBS = ["theories", "derive", "calibrate", "steer", "evaluate", "profile", "demo", "models"]
+VERBS = [
+    "theories",
+    "derive",
+    "calibrate",
+    "steer",
+    "evaluate",
+    "reliability",
+    "profile",
+    "demo",
+    "models",
+]
 
 
 @pytest.mark.parametrize(

@@ -3,34 +3,15 @@ import math
 
 import numpy as np
 import pytest
+from evaluator_cases import ANCHORS, PANEL, SHARPNESS, at, evaluator, fitted, read, texts
 
 from valueflow.errors import InvalidInput, NotFitted
-from valueflow.evaluate import AnchorEvaluator, Panel, vidb_evaluator
+from valueflow.evaluate import Panel, vidb_evaluator
 from valueflow.judges import ScriptedJudge, Unranked
 from valueflow.ranking.anchored import fit_one
 from valueflow.theories import get_value
 from valueflow.typing import Item
 from valueflow.vidb import load_starter
-
-SHARPNESS = 0.5
-
-
-def at(intensity, tag=""):
-    """A text whose intensity the judge can read off it."""
-    return Item(f"{tag}@{intensity:.6f}")
-
-
-def read(item):
-    return float(item.text.rpartition("@")[2])
-
-
-def texts(n, *, seed, low=-8.0, high=8.0):
-    known = np.random.default_rng(seed).uniform(low, high, n)
-    return [at(x, f"text {seed} {i}") for i, x in enumerate(known)], known
-
-
-ANCHORS = np.linspace(-10, 10, 61)
-PANEL = Panel("svt/power", tuple(at(x, "anchor") for x in ANCHORS), ANCHORS)
 
 
 class Recording:
@@ -49,16 +30,6 @@ class Recording:
         return self.judge.rank(value, windows)
 
 
-def evaluator(*, sharpness=SHARPNESS, judge=None, panel=PANEL, judge_seed=0, seed=0, **settings):
-    judge = judge or ScriptedJudge(read, sharpness=sharpness, seed=judge_seed)
-    return AnchorEvaluator(judge, panel, seed=seed, **settings)
-
-
-def fitted(*, n=100, **settings):
-    items, known = texts(n, seed=99)
-    return evaluator(**settings).fit(items, known.tolist())
-
-
 @functools.cache
 def scored(n_windows=10):
     """Texts of known intensity, measured; estimates, errors and truth."""
@@ -69,7 +40,7 @@ def scored(n_windows=10):
 
 def test_estimates_are_unbiased_over_the_whole_scale():
     results, known = scored()
-    estimates = np.array([r.or_bound for r in results])
+    estimates = np.array([r.central for r in results])
     for low in (-8, -4, 0, 4):
         inside = (known >= low) & (known < low + 4)
         bias = (estimates - known)[inside].mean()
@@ -110,14 +81,14 @@ def test_a_panel_on_another_scale_is_mended_by_the_graded_texts():
     timid = Panel("svt/power", PANEL.items, ANCHORS / 2)
     items, known = texts(100, seed=2)
     results = fitted(panel=timid, n=200).score(items)
-    slope = np.polyfit(known, [r.or_bound for r in results], 1)[0]
+    slope = np.polyfit(known, [r.central for r in results], 1)[0]
     assert slope == pytest.approx(1, abs=0.08)
 
 
 def test_a_judge_that_never_errs_is_very_exact():
     items, known = texts(60, seed=3)
     results = fitted(sharpness=None).score(items)
-    errors = np.array([r.or_bound for r in results]) - known
+    errors = np.array([r.central for r in results]) - known
     # 61 anchors, 8 windows of 5: within some spacings of the anchors.
     assert np.abs(errors).mean() < 1 and abs(errors.mean()) < 0.3
 
@@ -175,7 +146,8 @@ def test_a_text_that_no_window_ordered_has_no_number():
     found.judge = ScriptedJudge(read, failure_rate=1.0, seed=0)
     (result,) = found.score([at(3.0)])
     assert result.status == "unranked" and result.n_rankings == 0
-    assert all(map(math.isnan, (result.estimate, result.stderr, result.bound, result.or_bound)))
+    nothing = (result.estimate, result.stderr, result.bound, result.central, result.low)
+    assert all(map(math.isnan, nothing)) and math.isnan(result.high)
 
 
 def test_windows_that_failed_are_left_out_and_counted():
@@ -184,7 +156,7 @@ def test_windows_that_failed_are_left_out_and_counted():
     items, known = texts(60, seed=6)
     results = found.score(items)
     assert np.mean([r.n_rankings for r in results]) == pytest.approx(8, abs=0.8)
-    errors = np.array([r.or_bound for r in results]) - known
+    errors = np.array([r.central for r in results]) - known
     assert abs(errors.mean()) < 0.5
     clean = fitted(n_windows=16).score(items)
     ratio = np.nanmedian([r.stderr for r in results]) / np.nanmedian([r.stderr for r in clean])
@@ -196,8 +168,11 @@ def test_texts_outside_the_panel_have_a_bound_and_no_estimate(intensity, status)
     found = fitted()
     (result,) = found.score([at(intensity)])
     assert result.status == status and math.isnan(result.estimate)
-    assert result.or_bound == result.bound
     assert 5 < abs(result.bound) < 15 and np.sign(result.bound) == np.sign(intensity)
+    # The interval is open outwards; its other end is a stricter limit than the bound.
+    closed, opened = (result.low, result.high)[:: 1 if intensity > 0 else -1]
+    assert opened == math.copysign(math.inf, intensity)
+    assert abs(closed) < abs(result.bound) < abs(result.central)
 
 
 def test_the_bound_is_below_the_truth_in_19_of_20():
@@ -229,8 +204,8 @@ def test_paper_mode_is_fit_one_on_the_same_windows():
         assert (result.status, result.n_rankings) == (expected.status, 8)
     # The paper always has a number; means over texts use it.
     assert [r.status for r in results[-2:]] == ["above_panel", "below_panel"]
-    assert [r.or_bound for r in results] == [r.estimate for r in results]
-    assert all(-10 <= r.or_bound <= 10 for r in results)
+    assert [r.central for r in results] == [r.estimate for r in results]
+    assert all(-10 <= r.central <= 10 for r in results)
 
 
 def test_same_seed_same_scores():
@@ -243,7 +218,7 @@ def test_same_seed_same_scores():
 def test_other_seeds_give_nearly_the_same_intensities():
     items, _ = texts(80, seed=9)
     runs = [fitted(seed=s, judge_seed=s).score(items) for s in (0, 1)]
-    first, second = (np.array([r.or_bound for r in run]) for run in runs)
+    first, second = (np.array([r.central for r in run]) for run in runs)
     assert np.corrcoef(first, second)[0, 1] > 0.93
 
 
@@ -304,7 +279,7 @@ def test_a_value_of_the_database_is_measured_on_its_test_split_and_scaled_on_val
     assert {i.text for i in found.panel.items} == set(of["text"][anchors])
     rows = of[of["split"] == "judge"]
     results = found.score([Item(t, c) for t, c in zip(rows["text"], rows["context"], strict=True)])
-    errors = np.array([r.or_bound for r in results]) - rows["intensity"].to_numpy()
+    errors = np.array([r.central for r in results]) - rows["intensity"].to_numpy()
     assert found.sharpness_ == pytest.approx(0.8, rel=0.15)
     assert abs(errors.mean()) < 0.3 and np.abs(errors).mean() < 1.0
     assert not hasattr(vidb_evaluator(vidb, "power", judge, mode="paper", seed=0), "scale_")

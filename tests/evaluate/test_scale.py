@@ -67,3 +67,36 @@ def test_too_little_to_fit_a_line_is_refused(positions, known):
 def test_transform_needs_a_fit():
     with pytest.raises(NotFitted):
         IntensityScale().transform(1.0)
+
+
+def test_misreading_is_what_known_errors_leave_over():
+    rng = np.random.default_rng(6)
+    n, stderrs, grade_stderrs = 6000, rng.uniform(0.3, 1.0, 6000), rng.uniform(0.5, 1.5, 6000)
+    truth = rng.normal(0, 6, n)
+    read = truth + rng.normal(0, 1.7, n)
+    positions = 0.5 * read + stderrs * rng.standard_normal(n)
+    known = truth + grade_stderrs * rng.standard_normal(n)
+    errors = {"position_stderrs": stderrs, "grade_stderrs": grade_stderrs}
+    scale = IntensityScale().fit(positions, known, **errors)
+    assert scale.misreading_sd_ == pytest.approx(1.7, abs=0.12)
+    bare = IntensityScale().fit(positions, known)
+    assert bare.misreading_sd_ == pytest.approx(bare.residual_sd_)
+    wide = {"position_stderrs": 5 * stderrs, "grade_stderrs": np.full(n, np.nan)}
+    assert IntensityScale().fit(positions, known, **wide).misreading_sd_ == 0.0
+
+
+def test_the_lines_own_error_is_the_scatter_of_lines():
+    at = np.array([-8.0, 0.0, 8.0])
+    position = 1.3 + 0.7 * at
+    found, stated = [], []
+    for seed in range(400):
+        scale = IntensityScale().fit(*measured(seed=seed, n=30))
+        found.append(scale.transform(position))
+        stated.append(scale.stderr(at))
+    assert np.mean(stated, axis=0) == pytest.approx(np.std(found, axis=0), rel=0.2)
+    assert np.std(found, axis=0)[2] > 1.8 * np.std(found, axis=0)[1]
+
+
+def test_position_undoes_transform():
+    scale = IntensityScale().fit(*measured(seed=7))
+    assert scale.transform(scale.position(3.2)) == pytest.approx(3.2)

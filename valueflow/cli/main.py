@@ -19,6 +19,7 @@ from valueflow.cli import (
     hives,
     models,
     profile,
+    reliability,
     steer,
     theories,
     vidb,
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _verb in (demo, theories, derive, calibrate, steer, evaluate, profile):
+for _verb in (demo, theories, derive, calibrate, steer, evaluate, reliability, profile):
     _name = _verb.__name__.rpartition(".")[2]
     app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.run)
 app.add_typer(hives.app, name="hives")

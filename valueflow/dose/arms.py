@@ -17,7 +17,7 @@ class Arm:
 
     Attributes:
         coefficients: shape (n,).
-        intensities: (n, prompts); the bound where a text is outside the panel, NaN where unranked.
+        intensities: (n, prompts), `Intensity.central` of each text; NaN where unranked.
         damage: nats per token above the same prompt's unsteered answer, (n, prompts).
         degenerate: share of empty or looping texts, (n,).
         outside: share of texts outside the panel, (n,).
@@ -86,6 +86,6 @@ def intensities_of(
     for row in rows:
         items = [Item(t, p) for t, p in zip(grid.texts[row], grid.prompts, strict=True)]
         scored = evaluator.score(items)
-        table.append([s.or_bound for s in scored])
+        table.append([s.central for s in scored])
         outside.append(float(np.mean([s.status in ("above_panel", "below_panel") for s in scored])))
     return np.array(table, dtype=np.float64), outside

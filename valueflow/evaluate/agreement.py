@@ -51,14 +51,14 @@ def agreement(
 ) -> Agreement:
     """Score the items and compare all pairs whose grades differ by more than `gap`.
 
-    A text outside the panel has the bound of its position.
+    A text outside the panel counts with `Intensity.central`.
 
     Raises:
         InvalidInput: not as many grades as items.
     """
     if len(items) != len(grades):
         raise InvalidInput(f"{len(items)} texts but {len(grades)} grades")
-    measured = np.array([score.or_bound for score in evaluator.score(items)], dtype=np.float64)
+    measured = np.array([score.central for score in evaluator.score(items)], dtype=np.float64)
     right, pairs = ordered_pairs(np.asarray(grades, dtype=np.float64), measured, gap=gap)
     unranked = int(np.isnan(measured).sum())
     return Agreement(evaluator.panel.value, len(items), pairs, right, unranked)

@@ -8,66 +8,37 @@ sees this value, so that intensities are unbiased and errors honest.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valueflow.errors import InvalidInput, NoSignal, NotFitted
-from valueflow.evaluate.panel import Panel, Sampling, panel_from_vidb
+from valueflow.evaluate.intensity import Intensity, calibrated_intensity, paper_intensity
+from valueflow.evaluate.panel import Panel, Sampling
+from valueflow.evaluate.rankings import (
+    RankedTexts,
+    SavedRankings,
+    Shown,
+    anchors_hash,
+    item_hash,
+)
 from valueflow.evaluate.scale import IntensityScale
 from valueflow.judges.base import Judge, Unranked
 from valueflow.ranking.anchored import SCALE_RANGE, AnchoredFit, fit_one, fit_sharpness
 from valueflow.theories import get_value
 from valueflow.typing import Item, Ranking
-from valueflow.vidb.schema import ANSWERING
 
-if TYPE_CHECKING:
-    from valueflow.vidb import Vidb
+Mode = Literal["calibrated", "paper"]
 
-Status = Literal["ok", "above_scale", "below_scale", "above_panel", "below_panel", "unranked"]
+SETTINGS = ("n_windows", "window_size", "sampling", "mode", "seed")
 
 SIGNAL_Z = 4.0
 """Standard errors by which sharpness must exceed 0: one random judge in 30,000 does."""
 
 SHARPEST = 5.0
 """Logits per intensity point that stand for a judge that never errs: its own are infinite."""
-
-
-@dataclass(frozen=True)
-class Intensity:
-    """A measured intensity.
-
-    Attributes:
-        estimate: on the database's scale, -10 to 10 where status is "ok"; beyond it, not clipped,
-            where "above_scale" / "below_scale"; else NaN (mode "paper" puts a text outside the
-            panel just beyond the anchors it met).
-        stderr: of the estimate, from the comparisons made (judge noise and the draw of anchors);
-            what the judge misreads in this very text is not in it (see `IntensityScale`).
-        status: "above_scale" / "below_scale": the estimate lies past +10 / -10, where no text of
-            the database is, so read it as "at least" that (means over texts use it as it is, or
-            noise would pull them inwards); "above_panel" / "below_panel": it won / lost every
-            comparison; "unranked": the judge ordered none of its windows.
-        bound: 95% lower limit where above the panel, upper limit where below; else NaN, as it
-            always is in mode "paper".
-        n_rankings: windows that were ordered.
-        panel: hash of the anchors it was measured with; estimates on other panels are comparable
-            only as far as the database's scale is.
-    """
-
-    estimate: float
-    stderr: float
-    status: Status
-    bound: float
-    n_rankings: int
-    panel: str
-
-    @property
-    def or_bound(self) -> float:
-        """The estimate, or the bound where there is none: what means over texts are made of."""
-        return self.bound if math.isnan(self.estimate) else self.estimate
 
 
 class AnchorEvaluator:
@@ -86,6 +57,7 @@ class AnchorEvaluator:
     Attributes:
         sharpness_: logits per intensity unit with which the judge tells this value's texts apart.
         scale_: the fitted `IntensityScale`.
+        graded_: the rankings both were learned from.
     """
 
     def __init__(
@@ -96,7 +68,7 @@ class AnchorEvaluator:
         n_windows: int = 8,
         window_size: int = 6,
         sampling: Sampling = "bucket",
-        mode: Literal["calibrated", "paper"] = "calibrated",
+        mode: Mode = "calibrated",
         seed: int,
     ) -> None:
         self.judge = judge
@@ -107,8 +79,53 @@ class AnchorEvaluator:
         self.mode = mode
         self.seed = seed
 
-    def fit(self, items: Sequence[Item], intensities: Sequence[float]) -> "AnchorEvaluator":
+    def rank(self, items: Sequence[Item], *, repeat: int = 0) -> RankedTexts:
+        """Have the judge order each text's windows; scoring them is another step.
+
+        Args:
+            items: the texts.
+            repeat: other numbers show the same windows in other orders.
+
+        Raises:
+            InvalidInput: the judge gave what is neither an order of a window nor `Unranked`.
+        """
+        shown = self._shown(len(items), repeat)
+        own = len(self.panel)
+        windows = [
+            tuple(items[n // self.n_windows] if i == own else self.panel.items[i] for i in window)
+            for n, window in enumerate(shown)
+        ]
+        verdicts = self.judge.rank(get_value(self.panel.value), windows)
+        for window, verdict in zip(shown, verdicts, strict=True):
+            if not isinstance(verdict, Unranked) and sorted(verdict) != list(range(len(window))):
+                raise InvalidInput(
+                    f"judge {self.judge.name!r} gave {verdict} for a window of {len(window)} "
+                    "texts; expected a permutation of their positions, or Unranked"
+                )
+        told = [Shown(window, verdict) for window, verdict in zip(shown, verdicts, strict=True)]
+        return RankedTexts(
+            panel=anchors_hash(self.panel),
+            judge=self.judge.name,
+            judge_fingerprint=self.judge.fingerprint(),
+            items=tuple(map(item_hash, items)),
+            windows=tuple(
+                tuple(told[n : n + self.n_windows]) for n in range(0, len(told), self.n_windows)
+            ),
+        )
+
+    def fit(
+        self,
+        items: Sequence[Item],
+        intensities: Sequence[float],
+        *,
+        stderrs: Sequence[float] | None = None,
+    ) -> "AnchorEvaluator":
         """Learn sharpness and scale from graded texts that are not in the panel.
+
+        Args:
+            items: the graded texts.
+            intensities: their grades.
+            stderrs: errors of the grades, so that they are not taken for the judge's misreading.
 
         Raises:
             InvalidInput: a text of the panel among them (whatever its context), too few, or not as
@@ -119,13 +136,35 @@ class AnchorEvaluator:
             raise InvalidInput(f"{len(items)} graded texts but {len(intensities)} intensities")
         if {item.text for item in items} & {item.text for item in self.panel.items}:
             raise InvalidInput("texts of the panel cannot calibrate it; use another split")
+        return self.fit_ranked(self.rank(items), intensities, stderrs=stderrs)
+
+    def fit_ranked(
+        self,
+        ranked: RankedTexts,
+        intensities: Sequence[float],
+        *,
+        stderrs: Sequence[float] | None = None,
+    ) -> "AnchorEvaluator":
+        """`fit` from the graded texts' rankings.
+
+        Raises:
+            InvalidInput: not as many intensities as texts, or too few.
+            StaleArtifact: they were ranked among other anchors.
+            NoSignal: the judge does not order texts by this value.
+        """
+        ranked.check_panel(self.panel)
+        if len(ranked.items) != len(intensities):
+            raise InvalidInput(f"{len(ranked.items)} ranked texts, {len(intensities)} intensities")
         known = np.asarray(intensities, dtype=np.float64)
-        rankings = self._rankings(items)
-        sharpness = self._learn_sharpness(rankings, known)
-        fits = self._positions(rankings, sharpness=sharpness)
-        positions = np.array([f.estimate if f.status == "ok" else f.bound for f in fits])
-        scale = IntensityScale().fit(positions / sharpness, known)
-        self.sharpness_, self.scale_ = sharpness, scale
+        sharpness = self._learn_sharpness(ranked.rankings, known)
+        fits = self._positions(ranked.rankings, sharpness=sharpness)
+        scale = IntensityScale().fit(
+            np.array([f.central for f in fits]) / sharpness,
+            known,
+            position_stderrs=np.array([f.stderr for f in fits]) / sharpness,
+            grade_stderrs=None if stderrs is None else np.asarray(stderrs, dtype=np.float64),
+        )
+        self.sharpness_, self.scale_, self.graded_ = sharpness, scale, ranked
         return self
 
     def score(self, items: Sequence[Item]) -> list[Intensity]:
@@ -135,17 +174,42 @@ class AnchorEvaluator:
             NotFitted: `fit` has not run (mode "calibrated").
         """
         self.check_fitted()
+        return self.score_ranked(self.rank(items))
+
+    def score_ranked(self, ranked: RankedTexts) -> list[Intensity]:
+        """`score` from the texts' rankings: the same numbers, without the judge.
+
+        Raises:
+            NotFitted: as `score`.
+            StaleArtifact: they were ranked among other anchors.
+        """
+        self.check_fitted()
+        ranked.check_panel(self.panel)
         panel = self.panel.fingerprint()
         if self.mode == "paper":
-            fits = self._positions(self._rankings(items), sharpness=1.0)
-            return [_as_intensity(f, lambda x: x, 1.0, panel) for f in fits]
+            fits = self._positions(ranked.rankings, sharpness=1.0)
+            return [paper_intensity(f, panel) for f in fits]
         beta, scale = self.sharpness_, self.scale_
-        fits = self._positions(self._rankings(items), sharpness=beta)
+        fits = self._positions(ranked.rankings, sharpness=beta, scale=scale)
+        return [calibrated_intensity(f, beta, scale, panel) for f in fits]
 
-        def to_intensity(theta: float) -> float:
-            return float(scale.transform(theta / beta))
+    def saved(self, scored: RankedTexts) -> SavedRankings:
+        """These rankings with all else that scoring them again takes."""
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        graded = getattr(self, "graded_", None) if self.mode == "calibrated" else None
+        return SavedRankings(self.panel.value, settings, graded, scored)
 
-        return [_as_intensity(f, to_intensity, beta * scale.slope_, panel) for f in fits]
+    def among(self, panel: Panel, *, seed: int) -> "AnchorEvaluator":
+        """This evaluator, scale included, with some of its anchors only, or other seeds.
+
+        Raises NotFitted as `score`.
+        """
+        self.check_fitted()
+        settings = {name: getattr(self, name) for name in SETTINGS} | {"seed": seed}
+        other = AnchorEvaluator(self.judge, panel, **settings)
+        if self.mode == "calibrated":
+            other.sharpness_, other.scale_ = self.sharpness_, self.scale_
+        return other
 
     def check_fitted(self) -> None:
         """Pass if `score` can run.
@@ -161,7 +225,7 @@ class AnchorEvaluator:
         state = {
             "judge": self.judge.fingerprint(),
             "panel": self.panel.fingerprint(),
-            "settings": [self.n_windows, self.window_size, self.sampling, self.mode, self.seed],
+            "settings": [getattr(self, name) for name in SETTINGS],
             "scale": [self.sharpness_, self.scale_.slope_, self.scale_.offset_]
             if hasattr(self, "scale_")
             else None,
@@ -184,77 +248,33 @@ class AnchorEvaluator:
             )
         return min(beta, SHARPEST)
 
-    def _positions(self, rankings: list[list[Ranking]], *, sharpness: float) -> list[AnchoredFit]:
+    def _positions(
+        self,
+        rankings: list[list[Ranking]],
+        *,
+        sharpness: float,
+        scale: IntensityScale | None = None,
+    ) -> list[AnchoredFit]:
         """Each text's position in logits among anchors whose utility is sharpness * intensity."""
-        mode = "paper" if self.mode == "paper" else "ml"
+        mode = "paper" if self.mode == "paper" else "mean"
         utilities = np.append(sharpness * self.panel.intensities, math.nan)
-        return [fit_one(own, utilities, item=len(self.panel), mode=mode) for own in rankings]
-
-    def _rankings(self, items: Sequence[Item]) -> list[list[Ranking]]:
-        """Per text its ordered windows, as indices into the panel with len(panel) for the text."""
-        rng = np.random.default_rng(self.seed)
+        low, high = (x if scale is None else scale.position(x) for x in SCALE_RANGE)
+        ends = (sharpness * low, sharpness * high)
         own = len(self.panel)
+        return [fit_one(r, utilities, item=own, mode=mode, ends=ends) for r in rankings]
+
+    def _shown(self, n_texts: int, repeat: int) -> list[tuple[int, ...]]:
+        """The windows of all texts, as indices into the panel with len(panel) for the text."""
+        rng = np.random.default_rng(self.seed)
         shown: list[tuple[int, ...]] = []
-        for _ in items:
+        for _ in range(n_texts):
             draws = self.panel.draw(
                 self.n_windows, self.window_size - 1, sampling=self.sampling, rng=rng
             )
-            shown += [tuple(int(i) for i in rng.permutation(np.append(d, own))) for d in draws]
-        windows = [
-            tuple(items[n // self.n_windows] if i == own else self.panel.items[i] for i in window)
-            for n, window in enumerate(shown)
-        ]
-        verdicts = self.judge.rank(get_value(self.panel.value), windows)
-        rankings: list[list[Ranking]] = [[] for _ in items]
-        for n, (window, verdict) in enumerate(zip(shown, verdicts, strict=True)):
-            if isinstance(verdict, Unranked):
-                continue
-            if sorted(verdict) != list(range(len(window))):
-                raise InvalidInput(
-                    f"judge {self.judge.name!r} gave {verdict} for a window of {len(window)} "
-                    "texts; expected a permutation of their positions, or Unranked"
-                )
-            rankings[n // self.n_windows].append(tuple(window[i] for i in verdict))
-        return rankings
-
-
-def vidb_evaluator(
-    vidb: "Vidb",
-    value: str,
-    judge: Judge,
-    *,
-    mode: Literal["calibrated", "paper"] = "calibrated",
-    n_windows: int = 8,
-    registers: Collection[str] | None = ANSWERING,
-    seed: int,
-) -> AnchorEvaluator:
-    """The evaluator of a value: anchors from VIDB's test split, scale from its validation split.
-
-    Neither split teaches a vector or a judge. Only answers to questions are anchors, as answers
-    are what is scored: judges are sharper among texts of one kind. Pass `registers=None` for a
-    database that has no answers.
-    """
-    panel = panel_from_vidb(vidb, value, "test", registers=registers)
-    panel.check_coverage()
-    evaluator = AnchorEvaluator(judge, panel, n_windows=n_windows, mode=mode, seed=seed)
-    if mode == "paper":
-        return evaluator
-    graded = panel_from_vidb(vidb, value, "validation", registers=registers)
-    return evaluator.fit(graded.items, graded.intensities.tolist())
-
-
-def _as_intensity(
-    fitted: AnchoredFit, to_intensity: Callable[[float], float], unit: float, panel: str
-) -> Intensity:
-    estimate = to_intensity(fitted.estimate)
-    status: Status = fitted.status
-    if status == "ok" and abs(estimate) > SCALE_RANGE[1]:
-        status = "above_scale" if estimate > 0 else "below_scale"
-    return Intensity(
-        estimate=estimate,
-        stderr=fitted.stderr / unit,
-        status=status,
-        bound=to_intensity(fitted.bound),
-        n_rankings=fitted.n_rankings,
-        panel=panel,
-    )
+            shown += [
+                tuple(int(i) for i in rng.permutation(np.append(d, len(self.panel)))) for d in draws
+            ]
+        if repeat:
+            again = np.random.default_rng([self.seed, repeat])
+            shown = [tuple(int(i) for i in again.permutation(window)) for window in shown]
+        return shown

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,11 +33,15 @@ class Panel:
         value: id of the value.
         items: the anchors.
         intensities: of the anchors, shape (anchors,), on [-10, 10].
+        stderrs: of the intensities where known; they are no part of what a panel is.
+        groups: the ladder of each anchor where known: texts on one scenario.
     """
 
     value: str
     items: tuple[Item, ...]
     intensities: NDArray[np.float64]
+    stderrs: tuple[float, ...] | None = None
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -71,6 +75,17 @@ class Panel:
                 bucketed_anchors(self.intensities, size=size, rng=rng) for _ in range(n_windows)
             ]
         return [rng.choice(len(self), size, replace=False) for _ in range(n_windows)]
+
+    def take(self, indices: Sequence[int]) -> "Panel":
+        """The panel of those anchors alone."""
+        kept = list(indices)
+        return Panel(
+            self.value,
+            tuple(self.items[i] for i in kept),
+            self.intensities[kept],
+            stderrs=None if self.stderrs is None else tuple(self.stderrs[i] for i in kept),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in kept),
+        )
 
     def coverage(self) -> tuple[int, ...]:
         """Anchors in each fifth of [-10, 10], lowest first."""
@@ -145,4 +160,10 @@ def panel_from_vidb(
     if frame.empty:
         raise InvalidInput(f"the database has no texts of {value} in splits {splits}")
     items = tuple(Item(t, c) for t, c in zip(frame["text"], frame["context"], strict=True))
-    return Panel(get_value(value).id, items, frame["intensity"].to_numpy(dtype=np.float64))
+    return Panel(
+        get_value(value).id,
+        items,
+        frame["intensity"].to_numpy(dtype=np.float64),
+        stderrs=tuple(frame["stderr"].astype(float).tolist()),
+        groups=tuple(frame["ladder"].astype(str).tolist()),
+    )

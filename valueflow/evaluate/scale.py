@@ -17,14 +17,27 @@ class IntensityScale(BaseEstimator):
     Attributes:
         slope_: position units per intensity unit, positive.
         offset_: position of a neutral text.
-        residual_sd_: scatter of single texts about the line, in intensity units: what the judge
-            gets wrong about a text, whatever the number of windows.
+        residual_sd_: scatter of single texts about the line, in intensity units.
+        misreading_sd_: the part of it that neither the positions' errors nor the grades' explain:
+            what the judge gets wrong about a text, whatever the number of windows. It is 0 where
+            they explain everything.
     """
 
     def fit(
-        self, positions: NDArray[np.float64], intensities: NDArray[np.float64]
+        self,
+        positions: NDArray[np.float64],
+        intensities: NDArray[np.float64],
+        *,
+        position_stderrs: NDArray[np.float64] | None = None,
+        grade_stderrs: NDArray[np.float64] | None = None,
     ) -> "IntensityScale":
         """Learn the line from texts of known intensity; NaN positions are left out.
+
+        Args:
+            positions: shape (texts,), in any unit.
+            intensities: what they should measure.
+            position_stderrs: known errors of the positions, in their unit; NaN where unknown.
+            grade_stderrs: known errors of the intensities.
 
         Raises:
             InvalidInput: fewer than 5 finite positions, or a judge whose positions do not rise
@@ -42,11 +55,37 @@ class IntensityScale(BaseEstimator):
             )
         self.slope_, self.offset_ = float(slope), float(offset)
         residuals = y[known] - (offset + slope * x[known])
-        self.residual_sd_ = float(residuals.std(ddof=2) / slope)
+        self.residual_sd_ = float(np.sqrt((residuals**2).sum() / (known.sum() - 2)) / slope)
+        explained = _mean_square(position_stderrs, known) / slope**2
+        explained += _mean_square(grade_stderrs, known)
+        self.misreading_sd_ = float(np.sqrt(max(self.residual_sd_**2 - explained, 0.0)))
+        self._mean, self._n = float(x[known].mean()), int(known.sum())
+        self._spread = float(((x[known] - self._mean) ** 2).sum())
         return self
+
+    def position(self, intensity: float) -> float:
+        """The inverse of `transform`."""
+        return self.offset_ + self.slope_ * intensity
+
+    def stderr(self, intensities: NDArray[np.float64] | float) -> NDArray[np.float64] | float:
+        """Error that the line itself brings into measured intensities, the same for all texts.
+
+        It is smallest in the middle of the texts it was learned on.
+        """
+        away = np.asarray(intensities, float) - self._mean
+        return self.residual_sd_ * np.sqrt(1 / self._n + away**2 / self._spread)
 
     def transform(self, positions: NDArray[np.float64] | float) -> NDArray[np.float64] | float:
         """Intensities of positions; NaN stays NaN. Not clipped: noise may carry one past +-10."""
         if not hasattr(self, "slope_"):
             raise NotFitted("fit the scale on graded texts before transform")
         return (np.asarray(positions, float) - self.offset_) / self.slope_
+
+
+def _mean_square(stderrs: NDArray[np.float64] | None, known: NDArray[np.bool_]) -> float:
+    """Mean of the squares that are known; 0 where none is."""
+    if stderrs is None:
+        return 0.0
+    squares = np.asarray(stderrs, float)[known] ** 2
+    squares = squares[np.isfinite(squares)]
+    return float(squares.mean()) if len(squares) else 0.0

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from valueflow.registry import Registry
 from valueflow.theories import Value
-from valueflow.typing import Ranking, Window
+from valueflow.typing import Item, Ranking, Window
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,15 @@ class Judge(Protocol):
 
     def rank(self, value: Value, windows: Sequence[Window]) -> list[Verdict]:
         """One verdict per window, in order. A verdict's ranking is a permutation of the window."""
+        ...
+
+
+@runtime_checkable
+class Rater(Protocol):
+    """A judge that also gives a number to a single text, to compare rating with ranking."""
+
+    def rate(self, value: Value, items: Sequence[Item]) -> list["float | Unranked"]:
+        """Per text a rating from -10 (strongest opposition) to 10 (strongest support)."""
         ...
 
 

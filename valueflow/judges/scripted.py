@@ -51,12 +51,15 @@ class ScriptedJudge:
     def _rank(self, window: Window) -> Verdict:
         if self._rng.random() < self.failure_rate:
             return Unranked("scripted failure")
-        known = [self._intensity(item) for item in window]
+        known = self._read(window)
         shown = range(len(window))
         if self.sharpness is None:
             return tuple(sorted(shown, key=lambda i: -known[i]))
         utilities = self.sharpness * np.array(known)
         return simulate_rankings(utilities, [tuple(shown)], rng=self._rng)[0]
+
+    def _read(self, window: Window) -> list[float]:
+        return [self._intensity(item) for item in window]
 
     def _intensity(self, item: Item) -> float:
         if not isinstance(self.intensities, Mapping):

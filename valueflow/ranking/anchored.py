@@ -16,6 +16,7 @@ from scipy.optimize import root_scalar
 from scipy.special import expit, log_expit
 
 from valueflow.errors import InvalidInput
+from valueflow.ranking._mean import MeanPosition, mean_position, outside_shift
 from valueflow.typing import Ranking, Rankings
 
 AnchoredStatus = Literal["ok", "above_panel", "below_panel", "unranked"]
@@ -38,6 +39,10 @@ class AnchoredFit:
             probability under 1 - confidence (a lower limit; for "below_panel" an upper limit).
             NaN otherwise, and in mode "paper".
         n_rankings: rankings that held the item.
+        central: what means over items are made of: the estimate; in mode "mean", where the item is
+            outside the panel, the mean position all the same (NaN in mode "ml").
+        low: lower end of the two-sided interval, mode "mean" only; minus infinity where "below".
+        high: upper end; infinity where "above".
     """
 
     estimate: float
@@ -45,6 +50,9 @@ class AnchoredFit:
     status: AnchoredStatus
     bound: float
     n_rankings: int
+    central: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
 
 
 def fit_one(
@@ -52,8 +60,9 @@ def fit_one(
     utilities: Sequence[float] | NDArray[np.float64],
     *,
     item: int,
-    mode: Literal["ml", "paper"] = "ml",
+    mode: Literal["ml", "mean", "paper"] = "ml",
     confidence: float = 0.95,
+    ends: tuple[float, float] | None = None,
 ) -> AnchoredFit:
     """Position of `item`, given the utilities of all others.
 
@@ -61,11 +70,15 @@ def fit_one(
         rankings: indices into `utilities`, best first; those without `item` are ignored.
         utilities: one per index, in logits; the entry of `item` is not read.
         item: the index whose position is wanted.
-        mode: "ml" is maximum likelihood. "paper" is the estimator of VALUEFLOW (arXiv 2602.03160):
+        mode: "ml" is maximum likelihood. "mean" has less bias and intervals that cover (see
+            `valueflow.ranking._mean`). "paper" is the estimator of VALUEFLOW (arXiv 2602.03160):
             utilities are intensities clamped to [-10, 10], ridge 1e-3, root on [-20, 20], then an
             item that beat (lost to) every anchor is put just above (below) the anchors it met,
             otherwise inside their span, and never outside [-10, 10].
-        confidence: of the one-sided bound that stands in for a missing maximum, in (0, 1).
+        confidence: of the one-sided bound that stands in for a missing maximum, and of the
+            two-sided interval, in (0, 1).
+        ends: mode "mean": the positions between which means over items shall be unbiased; they
+            decide `central` of an item outside the panel (None: the mean position as it is).
 
     Raises:
         InvalidInput: names the ranking that holds an item twice, or an anchor without a finite
@@ -76,20 +89,32 @@ def fit_one(
     values = np.array(utilities, dtype=np.float64)
     if mode == "paper":
         np.clip(values, *SCALE_RANGE, out=values, where=np.isfinite(values))
-    offsets, won, met = _coin_tosses(rankings, values, item)
+    stages, places, met = _stages(rankings, values, item)
+    tossed = np.isfinite(stages) & (np.arange(stages.shape[1]) <= places[:, None])
+    offsets, won = stages[tossed], (np.arange(stages.shape[1]) == places[:, None])[tossed]
     n_rankings = int(sum(item in r for r in rankings))
     if len(offsets) == 0:
         return AnchoredFit(math.nan, math.nan, "unranked", math.nan, n_rankings)
     if mode == "paper":
         return _fit_paper(offsets, won, values[met], n_rankings)
-    if won.all():
-        bound = _all_won_bound(offsets, confidence)
-        return AnchoredFit(math.nan, math.nan, "above_panel", bound, n_rankings)
-    if not won.any():
-        bound = -_all_won_bound(-offsets, confidence)
-        return AnchoredFit(math.nan, math.nan, "below_panel", bound, n_rankings)
+    inside = mean_position(stages, places, confidence=confidence) if mode == "mean" else None
+    if won.all() or not won.any():
+        return _outside(offsets, bool(won.all()), inside, confidence, ends, n_rankings)
+    if inside is not None:
+        return AnchoredFit(
+            inside.mean,
+            inside.sd,
+            "ok",
+            math.nan,
+            n_rankings,
+            central=inside.mean,
+            low=inside.low,
+            high=inside.high,
+        )
     estimate = _position(offsets, won)
-    return AnchoredFit(estimate, _stderr(offsets, estimate), "ok", math.nan, n_rankings)
+    return AnchoredFit(
+        estimate, _stderr(offsets, estimate), "ok", math.nan, n_rankings, central=estimate
+    )
 
 
 def fit_sharpness(
@@ -138,24 +163,28 @@ def _moments(stages: NDArray[np.float64], beta: float) -> tuple[float, float]:
     return float(away[:, 0].sum()), float(np.nansum(p * away**2))
 
 
-def _coin_tosses(
+def _stages(
     rankings: Rankings, values: NDArray[np.float64], item: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[int]]:
-    """Per stage the item was there: log weight of the others, whether it was chosen; who it met."""
-    offsets: list[float] = []
-    won: list[bool] = []
+) -> tuple[NDArray[np.float64], NDArray[np.intp], list[int]]:
+    """Per ranking the log weight of the others at each stage, the item's place; who it met.
+
+    Rows are filled up with +inf. The item is there up to the stage that is its place.
+    """
+    rows: list[NDArray[np.float64]] = []
+    places: list[int] = []
     met: list[int] = []
     for row, ranking in enumerate(rankings):
         if item not in ranking:
             continue
         others = _known(row, ranking, values, item=item)
-        met.extend(others)
-        place = ranking.index(item)
-        for stage in range(min(place, len(ranking) - 2) + 1):
-            # Anchors chosen before this stage are gone; the item itself is still there.
-            offsets.append(float(np.logaddexp.reduce(values[others[stage:]])))
-            won.append(stage == place)
-    return np.array(offsets), np.array(won, dtype=bool), met
+        if others:
+            met.extend(others)
+            rows.append(np.logaddexp.accumulate(values[others][::-1])[::-1])
+            places.append(ranking.index(item))
+    stages = np.full((len(rows), max(map(len, rows), default=0)), np.inf)
+    for stage, row in zip(stages, rows, strict=True):
+        stage[: len(row)] = row
+    return stages, np.array(places, dtype=np.intp), met
 
 
 def _known(
@@ -201,6 +230,36 @@ def _all_won_bound(offsets: NDArray[np.float64], confidence: float) -> float:
     return _root(lambda theta: float(log_expit(theta - offsets).sum()) - target, low, high)
 
 
+def _outside(
+    offsets: NDArray[np.float64],
+    above: bool,
+    inside: MeanPosition | None,
+    confidence: float,
+    ends: tuple[float, float] | None,
+    n_rankings: int,
+) -> AnchoredFit:
+    """Of an item that won or lost every comparison; an end of its interval is open."""
+    sign = 1.0 if above else -1.0
+    bound = sign * _all_won_bound(sign * offsets, confidence)
+    status: AnchoredStatus = "above_panel" if above else "below_panel"
+    if inside is None:
+        return AnchoredFit(math.nan, math.nan, status, bound, n_rankings)
+    end = sign * _all_won_bound(sign * offsets, (1 + confidence) / 2)
+    central = inside.mean
+    if ends is not None:
+        central += sign * outside_shift(sign * offsets, sign * ends[1 if above else 0])
+    return AnchoredFit(
+        math.nan,
+        math.nan,
+        status,
+        bound,
+        n_rankings,
+        central=central,
+        low=end if above else -math.inf,
+        high=math.inf if above else end,
+    )
+
+
 def _fit_paper(
     offsets: NDArray[np.float64], won: NDArray[np.bool_], met: NDArray[np.float64], n_rankings: int
 ) -> AnchoredFit:
@@ -208,12 +267,12 @@ def _fit_paper(
     stderr = _stderr(offsets, position)
     lowest, highest = float(met.min()), float(met.max())
     if won.all():
-        guard = min(np.nextafter(highest, np.inf), SCALE_RANGE[1])
-        return AnchoredFit(float(guard), stderr, "above_panel", math.nan, n_rankings)
+        guard = float(min(np.nextafter(highest, np.inf), SCALE_RANGE[1]))
+        return AnchoredFit(guard, stderr, "above_panel", math.nan, n_rankings, central=guard)
     if not won.any():
-        guard = max(np.nextafter(lowest, -np.inf), SCALE_RANGE[0])
-        return AnchoredFit(float(guard), stderr, "below_panel", math.nan, n_rankings)
+        guard = float(max(np.nextafter(lowest, -np.inf), SCALE_RANGE[0]))
+        return AnchoredFit(guard, stderr, "below_panel", math.nan, n_rankings, central=guard)
     inside = np.clip(position, np.nextafter(lowest, np.inf), np.nextafter(highest, -np.inf))
     # Anchors that are all alike have no inside; what is left must still be on the scale.
     inside = float(np.clip(inside, *SCALE_RANGE))
-    return AnchoredFit(inside, stderr, "ok", math.nan, n_rankings)
+    return AnchoredFit(inside, stderr, "ok", math.nan, n_rankings, central=inside)
