@@ -1,18 +1,22 @@
 """A causal language model of transformers, asked in batches."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from valueflow.backends.scoring import forward
 from valueflow.errors import InvalidInput
 from valueflow.judges.base import Unranked
 from valueflow.models.chat import encode, format_prompts
 from valueflow.models.loading import LoadedModel, load
+
+_WORTHWHILE = 16
+"""Tokens that rows must have in common to be run once for all."""
 
 
 class CausalLM:
@@ -77,7 +81,7 @@ class CausalLM:
 
         def odds(ids: Tensor, mask: Tensor) -> list[float]:
             with torch.inference_mode():
-                logits = forward(self.loaded.model, ids, mask, keep=1).logits[:, -1].float()
+                logits = next_logits(self.loaded.model, ids, mask)
             difference = logits[:, first].logsumexp(-1) - logits[:, second].logsumexp(-1)
             return difference.double().cpu().tolist()
 
@@ -127,6 +131,35 @@ class CausalLM:
         if not found:
             raise InvalidInput(f"{option!r} is no token of {self.name}; use method='list'")
         return found
+
+
+def next_logits(
+    model: nn.Module, ids: Int[Tensor, "rows seq"], mask: Int[Tensor, "rows seq"]
+) -> Float[Tensor, "rows vocabulary"]:
+    """Logits of the token after each row, in fp32; rows are padded on the left.
+
+    What all rows begin with is run once.
+    """
+    n, seq = ids.shape
+    lengths = mask.sum(1)
+    # Aligned on the left, to see how far the rows are alike.
+    aligned = torch.stack([row.roll(int(size)) for row, size in zip(ids, lengths, strict=True)])
+    alike = (aligned == aligned[:1]).all(0).long()
+    shared = min(int(alike.cumprod(0).sum()), int(lengths.min()) - 1)
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    if n == 1 or shared < _WORTHWHILE or not takes_positions:
+        return forward(model, ids, mask, keep=1).logits[:, -1].float()
+    prefix = aligned[:1, :shared]
+    past = forward(model, prefix, torch.ones_like(prefix), keep=1, use_cache=True).past_key_values
+    past.batch_repeat_interleave(n)
+    # Padded on the right: a gap between prefix and rest would widen a sliding window.
+    own = lengths - shared
+    width, last = int(own.max()), own - 1
+    real = torch.arange(shared + width, device=ids.device) < lengths[:, None]
+    keep = width - int(last.min())
+    rest = aligned[:, shared : shared + width]
+    logits = forward(model, rest, real.long(), keep=keep, past_key_values=past).logits[:, -keep:]
+    return logits[torch.arange(n, device=ids.device), last - (width - keep)].float()
 
 
 def load_causal_lm(

@@ -64,9 +64,7 @@ _SCALE = re.compile(
 
 _THINKING = re.compile(r"</?(?:think|thinking|thought)>", re.IGNORECASE)
 # The lines that the prompt puts around texts, and a text that is copied with them.
-_COPIED = re.compile(
-    r"<(text-[0-9a-f]{10})( ?\w{0,6})>[^<]*</\1\2>|</?text-[0-9a-f]{10}[^>\n]{0,8}>"
-)
+_COPIED = re.compile(r"<(text-[0-9a-f]{6})( ?\w{0,6})>[^<]*</\1\2>|</?text-[0-9a-f]{6}[^>\n]{0,8}>")
 
 
 def parse_ranking(answer: str, n: int) -> Ranking | Unranked:

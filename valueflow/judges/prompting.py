@@ -54,7 +54,7 @@ def template_hash(*tasks: Task) -> str:
     shown = [template(task) for task in tasks] + [
         _fill("rank", probe, (Item("<|x|>"), Item("text", "question")), [" 1", " 2"])
     ]
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+    return _hash(json.dumps(shown))[:16]
 
 
 def tag_of(value: Value, items: Sequence[Item]) -> str:
@@ -67,7 +67,7 @@ def tag_of(value: Value, items: Sequence[Item]) -> str:
     salt = 0
     while True:
         content = json.dumps([value.id, value.definition, shown, salt])
-        tag = f"text-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+        tag = f"text-{_hash(content)[:6]}"
         if tag not in everything:
             return tag
         salt += 1
@@ -96,6 +96,10 @@ def _fill(task: Task, value: Value, items: Sequence[Item], labels: Sequence[str]
         tag=tag,
         texts="\n\n".join(blocks),
     )
+
+
+def _hash(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _shown(item: Item) -> str:
