@@ -188,7 +188,9 @@ PIECES = st.one_of(
 
 @hostile
 @given(answer=st.lists(PIECES, max_size=14).map("".join), n=st.integers(1, 6))
-def test_hostile_answers_neither_crash_nor_make_up_an_order(answer, n):
+def test_hostile_answers_neither_crash_nor_make_up_an_order_or_rating(answer, n):
+    rating = parse_rating(answer)
+    assert isinstance(rating, Unranked) or -10 <= rating <= 10
     found = parse_ranking(answer, n)
     if isinstance(found, Unranked):
         assert found.reason
@@ -197,13 +199,6 @@ def test_hostile_answers_neither_crash_nor_make_up_an_order(answer, n):
     # Whatever was read stands there, in that order.
     said = iter(re.findall("[0-9]+", answer))
     assert all(any(int(number) == i + 1 for number in said) for i in found)
-
-
-@hostile
-@given(answer=st.lists(PIECES, max_size=14).map("".join))
-def test_hostile_ratings_neither_crash_nor_leave_the_scale(answer):
-    found = parse_rating(answer)
-    assert isinstance(found, Unranked) or -10 <= found <= 10
 
 
 @pytest.mark.parametrize(
