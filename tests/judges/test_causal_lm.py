@@ -16,6 +16,7 @@ from valueflow.theories import get_value
 from valueflow.typing import Item
 
 POWER = get_value("power")
+LONGEST = 1500
 PROMPTS = [
     "Here is what all of them begin with, and then: " + end for end in ("a", "the ring", "", "no!")
 ]
@@ -23,7 +24,9 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load((tiny.tiny_model("llama"), tiny.tiny_tokenizer(chat=True)))
+    model = tiny.tiny_model("llama")
+    model.config.max_position_embeddings = LONGEST  # Room for prompts that are cut into letters.
+    return load((model, tiny.tiny_tokenizer(chat=True)))
 
 
 def padded(rows):
@@ -102,15 +105,15 @@ def test_a_text_cannot_end_its_turn(loaded):
 
 def test_a_prompt_beyond_the_context_is_no_answer_and_spares_the_others(loaded):
     lm = CausalLM(loaded)
-    prompts = ["short", "x" * tiny.MAX_POSITIONS, "short too"]
+    prompts = ["short", "x" * LONGEST, "short too"]
     odds = lm.choose(prompts, ("A", "B"))
     assert np.isnan(odds).tolist() == [False, True, False]
     assert odds[0] == pytest.approx(lm.choose(["short"], ("A", "B"))[0], abs=1e-5)
     first, second, _ = lm.complete(prompts, max_new_tokens=3)
     assert isinstance(first, str) and isinstance(second, Unranked)
     judge = LocalLMJudge(lm)
-    verdicts = judge.rank(POWER, [(Item("a"), Item("b")), (Item("a"), Item("x" * 600))])
-    assert isinstance(verdicts[1], Unranked)
+    verdicts = judge.rank(POWER, [(Item("a"), Item("b")), (Item("a"), Item("x" * LONGEST))])
+    assert isinstance(verdicts[0], tuple) and isinstance(verdicts[1], Unranked)
 
 
 def test_an_option_of_several_tokens_and_an_empty_batch_are_refused(loaded):

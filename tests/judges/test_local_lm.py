@@ -8,7 +8,7 @@ from chat_server import BLOCK
 from valueflow.errors import InvalidInput
 from valueflow.judges import Judge, Rater, Unranked
 from valueflow.judges.cache import AnswerCache
-from valueflow.judges.local_lm import LanguageModel, LocalLMJudge, Preference
+from valueflow.judges.local_lm import LanguageModel, LocalLMJudge
 from valueflow.theories import get_value
 from valueflow.typing import Item
 
@@ -62,8 +62,8 @@ def test_the_bias_can_be_seen_and_each_order_has_its_odds():
     judge = LocalLMJudge(PlantedModel(bias=2.0))
     pairs = [(Item("text 5"), Item("text 1")), (Item("text 1"), Item("text 5"))]
     forth, back = judge.compare(POWER, pairs)
-    assert forth == Preference(pytest.approx(5.2 + 2), pytest.approx(5.2 - 2))
-    assert back == Preference(pytest.approx(-5.2 + 2), pytest.approx(-5.2 - 2))
+    assert [forth.as_first, forth.as_second] == pytest.approx([5.2 + 2, 5.2 - 2])
+    assert [back.as_first, back.as_second] == pytest.approx([-5.2 + 2, -5.2 - 2])
     for preference, log_odds in ((forth, 5.2), (back, -5.2)):
         assert preference.log_odds == pytest.approx(log_odds)
         assert preference.position_bias == pytest.approx(2.0)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -30,7 +30,7 @@ from valueflow.judges.prompting import (
 from valueflow.theories import Value
 from valueflow.typing import Item, Window
 
-Method = Literal["pairwise", "list"]
+METHODS = ("pairwise", "list")
 
 _CHUNK = 64
 """Prompts after which answers are kept: what a killed run loses at most."""
@@ -96,17 +96,20 @@ class LocalLMJudge:
         method: "pairwise" or "list".
         max_new_tokens: of a written ranking or rating.
         cache: where answers are kept; None keeps them in memory, for as long as the judge is there.
+
+    Raises:
+        InvalidInput: another method.
     """
 
     def __init__(
         self,
         model: LanguageModel,
         *,
-        method: Method = "pairwise",
+        method: str = "pairwise",
         max_new_tokens: int = 256,
         cache: AnswerCache | None = None,
     ) -> None:
-        if method not in ("pairwise", "list"):
+        if method not in METHODS:
             raise InvalidInput(f"method: expected 'pairwise' or 'list', got {method!r}")
         self.model = model
         self.method = method
@@ -222,7 +225,7 @@ class LocalLMJudge:
 def load_local_judge(
     model: str = "google/gemma-3-27b-it",
     *,
-    method: Method = "pairwise",
+    method: str = "pairwise",
     cache: AnswerCache | None = None,
     max_new_tokens: int = 256,
     **options: Any,
