@@ -280,6 +280,21 @@ def test_what_a_server_does_not_take_is_left_out_from_then_on(message, refused):
         assert everything - refused <= last and last & {"max_tokens", "max_completion_tokens"}
 
 
+def test_an_error_that_repeats_the_prompt_costs_no_more_settings_than_the_server_refuses():
+    known = {"seed temperature max_tokens": 1.0, "b": 0.0}
+
+    def model(request, number):
+        if "response_format" in request:
+            said = {"detail": [{"msg": "no schema", "input": request["messages"]}]}
+            return Reply(json.dumps(said), 422)
+        return planted(known)(request, number)
+
+    with serve(model) as server:
+        assert judge_at(server).rank(POWER, [tuple(map(Item, known))]) == [(0, 1)]
+    last = {"model", "messages", "temperature", "seed", "max_tokens"}
+    assert set(server.requests[-1]) == last and len(server.requests) == 2
+
+
 def test_a_prompt_that_is_too_long_costs_one_request_and_changes_no_setting():
     message = "maximum context length is 4096 tokens; reduce max_tokens or the messages"
     with serve(lambda *_: error(400, message)) as server:

@@ -21,7 +21,8 @@ _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _GIVE_UP_AFTER = 20
 _BYTES_PER_TOKEN = 3
-# Parts of a request that some servers or models do not take, and other words for them.
+# Parts of a request that some servers or models do not take, with other words for them; those
+# that matter least come first.
 _OPTIONAL = {
     "response_format": ("response_format", "json_schema", "response format", "structured"),
     "seed": ("seed",),
@@ -171,10 +172,13 @@ class ChatClient:
             run.fatal = f"{missing if key == NO_KEY else sent} ({error.status_code})"
             return Unranked(run.fatal)
         except openai.NotFoundError as error:
-            run.fatal = f"the server has no model {self.model!r}: {cleared(str(error), key):.300}"
+            run.fatal = (
+                f"the server has no model {self.model!r}: {cleared(_details(error), key):.300}"
+            )
             return Unranked(run.fatal)
         except openai.APIStatusError as error:
-            return Unranked(f"the server answered {error.status_code}", cleared(str(error), key))
+            said = cleared(_details(error), key)
+            return Unranked(f"the server answered {error.status_code}", said)
         except (asyncio.TimeoutError, openai.APITimeoutError):
             return Unranked("no answer in time")
         except (openai.OpenAIError, ValueError) as error:
@@ -200,10 +204,10 @@ class ChatClient:
                     model=self.model, messages=messages, **sent
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                more = _refused_by(error, sent) - refused
-                if not more:
+                name = _refused_by(error, sent)
+                if name is None:
                     raise
-                refused |= more
+                refused |= {name}
                 continue
             if refused - self._refused:
                 _LOG.warning("%s does not take %s", self.model, ", ".join(sorted(refused)))
@@ -259,19 +263,25 @@ def _whole(said: Any) -> int | None:
     return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else None
 
 
-def _refused_by(error: Any, sent: dict[str, Any]) -> frozenset[str]:
-    """What of an optional part of the request the server's error is about; empty if of none."""
-    said = f"{error.param} {error.code} {error}".lower()
+def _refused_by(error: Any, sent: dict[str, Any]) -> str | None:
+    """The optional part of the request that the server's error is about, if any.
+
+    One at a time, the least important first: an error may repeat the prompt and all its words.
+    """
+    said = _details(error).lower()
     if "context" in said and "length" in said:
-        return frozenset()  # Names max_tokens too, but the prompt is at fault.
-    named = {
+        return None  # Names max_tokens too, but the prompt is at fault.
+    named = (
         name
         for name, words in _OPTIONAL.items()
         if name in sent and any(word in said for word in words)
-    }
-    if not named and "response_format" in sent:
-        return frozenset({"response_format"})
-    return frozenset(named)
+    )
+    return next(named, "response_format" if "response_format" in sent else None)
+
+
+def _details(error: Any) -> str:
+    """All that a server said of an error; the client's message leaves out what it cannot read."""
+    return f"{error} {'' if error.body is None else error.body}".strip()
 
 
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
