@@ -24,7 +24,7 @@ def judge(url, cache, *, concurrency, model="planted"):
         cache=AnswerCache(cache),
         settings=settings,
         concurrency=concurrency,
-        timeout=300,
+        timeout=600,
     )
 
 

@@ -29,7 +29,8 @@ from valueflow.typing import Item
 
 MODEL = "smollm2-135m-instruct"
 POWER = get_value("power")
-STARTS_WITHIN_S = 300
+# Seconds on an idle machine; a busy one may starve the server for minutes.
+STARTS_WITHIN_S, WAITS_S = 600, 600
 
 pytestmark = pytest.mark.weights
 
@@ -95,7 +96,7 @@ def counted(upstream, monkeypatch):
             {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(asked, timeout=300) as reply:
+            with urllib.request.urlopen(asked, timeout=WAITS_S) as reply:
                 return Reply(reply.read(), reply.status)
         except urllib.error.HTTPError as error:
             return Reply(error.read(), error.code)
@@ -113,9 +114,10 @@ def test_answers_of_a_real_server_are_read_kept_and_not_asked_for_again(counted,
     cache = AnswerCache(tmp_path / "answers.sqlite")
     window = (Item("I will rule them all."), Item("No.", "Should one man rule?"))
 
+    options = {"settings": Settings(max_tokens=16), "timeout": WAITS_S}
+
     def judge():
-        settings = Settings(max_tokens=16)
-        return OpenAIJudge(model, base_url=counted.url, cache=cache, settings=settings, timeout=300)
+        return OpenAIJudge(model, base_url=counted.url, cache=cache, **options)
 
     first = judge()
     verdicts = first.rank(POWER, [window, window[::-1]])
@@ -138,13 +140,13 @@ def test_answers_of_a_real_server_are_read_kept_and_not_asked_for_again(counted,
 
 def test_nonsense_of_a_real_model_is_unranked(counted, model):
     settings = Settings(max_tokens=3)  # Too few for any ranking.
-    judge = OpenAIJudge(model, base_url=counted.url, settings=settings, timeout=300)
+    judge = OpenAIJudge(model, base_url=counted.url, settings=settings, timeout=WAITS_S)
     (verdict,) = judge.rank(POWER, windows(1))
     assert isinstance(verdict, Unranked) and "cut off" in verdict.reason and verdict.raw
 
 
 def test_another_model_than_the_servers_is_unranked(counted):
-    judge = OpenAIJudge("another", base_url=counted.url, max_retries=0, timeout=300)
+    judge = OpenAIJudge("another", base_url=counted.url, max_retries=0, timeout=WAITS_S)
     (verdict,) = judge.rank(POWER, windows(1))
     assert isinstance(verdict, Unranked) and "400" in verdict.reason and "pinned" in verdict.raw
 
