@@ -21,8 +21,7 @@ _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _GIVE_UP_AFTER = 20
 _BYTES_PER_TOKEN = 3
-# Parts of a request that some servers or models do not take, with other words for them; those
-# that matter least come first.
+# Parts of a request that some servers or models do not take, with other words for them.
 _OPTIONAL = {
     "response_format": ("response_format", "json_schema", "response format", "structured"),
     "seed": ("seed",),
@@ -204,7 +203,7 @@ class ChatClient:
                     model=self.model, messages=messages, **sent
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                name = _refused_by(error, sent)
+                name = _refused_by(error, sent, question.prompt)
                 if name is None:
                     raise
                 refused |= {name}
@@ -263,18 +262,18 @@ def _whole(said: Any) -> int | None:
     return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else None
 
 
-def _refused_by(error: Any, sent: dict[str, Any]) -> str | None:
+def _refused_by(error: Any, sent: dict[str, Any], prompt: str) -> str | None:
     """The optional part of the request that the server's error is about, if any.
 
-    One at a time, the least important first: an error may repeat the prompt and all its words.
+    Words of the prompt do not count: errors may repeat it, and it must not choose the settings.
     """
-    said = _details(error).lower()
+    said, asked = _details(error).lower(), prompt.lower()
     if "context" in said and "length" in said:
         return None  # Names max_tokens too, but the prompt is at fault.
     named = (
         name
         for name, words in _OPTIONAL.items()
-        if name in sent and any(word in said for word in words)
+        if name in sent and any(word in said and word not in asked for word in words)
     )
     return next(named, "response_format" if "response_format" in sent else None)
 
