@@ -33,6 +33,10 @@ class ModelUnavailable(ValueflowError):
     """Weights could not be had: no network, wrong checksum, full disk, unknown source."""
 
 
+class JudgeUnavailable(ValueflowError):
+    """A judge cannot answer at all: a package or key is missing, or its server refuses."""
+
+
 class ArtifactError(ValueflowError):
     """A saved artifact is damaged, of an unknown schema, or of another kind."""
 

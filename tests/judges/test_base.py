@@ -10,7 +10,7 @@ from valueflow.judges import JUDGES, get_judge
 def test_unknown_judges_come_with_near_misses():
     with pytest.raises(UnknownName, match="unknown judge 'hive': did you mean hives"):
         get_judge("hive")
-    with pytest.raises(UnknownName, match="known: hives, prototype"):
+    with pytest.raises(UnknownName, match="known: hives, local, openai, prototype"):
         get_judge("zzz")
 
 

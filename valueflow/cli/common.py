@@ -25,7 +25,9 @@ Stage = Callable[[str], Progress]
 Model = Annotated[
     str, typer.Argument(help="A packaged name (see `models list`), a folder, or a hub id.")
 ]
-Judge = Annotated[str, typer.Option(help="Who ranks the texts: hives, hives-small or prototype.")]
+Judge = Annotated[
+    str, typer.Option(help="Who ranks the texts: hives, prototype, local:MODEL or openai:MODEL.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that chance decides.")]
 OutFolder = Annotated[Path, typer.Option(help="A folder that is new or empty.")]
 JsonFile = Annotated[

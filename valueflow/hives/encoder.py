@@ -18,7 +18,7 @@ MAX_TOKENS = 96
 
 _WEIGHTS = resources.files("valueflow") / "hives" / "weights"
 
-SHIPPED = {name: _WEIGHTS / name for name in ("hives", "hives-small")}
+SHIPPED = {"hives": _WEIGHTS / "hives"}
 """The trained spaces of the package by name."""
 
 

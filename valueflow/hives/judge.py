@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float
 
 from valueflow.hives.encoder import (
-    SHIPPED,
     Encoder,
     ValueEncoder,
     load_frozen_encoder,
@@ -65,8 +64,6 @@ class HivesJudge(_ScoringJudge):
 
     def __init__(self, encoder: ValueEncoder) -> None:
         super().__init__(encoder)
-        # A folder's name is where somebody keeps it: no part of a record.
-        self.name = encoder.name if encoder.name in SHIPPED else "hives"
 
     def _read(self, item: Item) -> str:
         return as_read(*item)
@@ -92,11 +89,6 @@ def load_hives_judge(encoder: ValueEncoder | str | None = None) -> Judge:
     if encoder is None or isinstance(encoder, str):
         encoder = load_value_encoder(encoder)
     return HivesJudge(encoder)
-
-
-def load_small_judge() -> Judge:
-    """The judge on the small shipped space: several times as fast, a little less right."""
-    return load_hives_judge("hives-small")
 
 
 def load_prototype_judge(encoder: Encoder | None = None) -> Judge:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from valueflow.errors import InvalidInput
 from valueflow.registry import Registry
 from valueflow.theories import Value
 from valueflow.typing import Item, Ranking, Window
@@ -54,19 +55,45 @@ class Rater(Protocol):
         ...
 
 
-JUDGES: Registry[str] = Registry("judge")
-"""Names a command line can give; where each is built, as "module:callable" without arguments."""
+class _Judges(Registry[str]):
+    """Judges by name; for some a language model may follow the name: `openai:MODEL`."""
+
+    takes_model = frozenset({"openai", "local"})
+
+    def __getitem__(self, name: str) -> str:
+        kind, colon, model = name.partition(":")
+        place = super().__getitem__(kind)
+        if colon and (kind not in self.takes_model or not model):
+            known = " or ".join(f"{each}:MODEL" for each in sorted(self.takes_model))
+            raise InvalidInput(f"judge {name!r}: a model is named as in {known}")
+        return place
+
+
+JUDGES: Registry[str] = _Judges("judge")
+"""Names a command line can give; where each is built, as "module:callable".
+
+`openai:MODEL` and `local:MODEL` name a judge and its model; the model's name may hold colons.
+"""
 
 JUDGES.add("hives", "valueflow.hives.judge:load_hives_judge")
-JUDGES.add("hives-small", "valueflow.hives.judge:load_small_judge")
 JUDGES.add("prototype", "valueflow.hives.judge:load_prototype_judge")
+JUDGES.add("openai", "valueflow.judges.openai_compatible:load_openai_judge")
+JUDGES.add("local", "valueflow.judges.local_lm:load_local_judge")
 
 
 def get_judge(name: str, **options: Any) -> Judge:
     """The judge of that name, built with `options`; loads what it needs.
 
+    `get_judge("local:MODEL")` is `get_judge("local", model="MODEL")`.
+
     Raises:
         UnknownName: with near misses.
+        InvalidInput: a model named for a judge that takes none, or named twice.
     """
     module, _, attribute = JUDGES[name].partition(":")
+    _, _, model = name.partition(":")
+    if model and "model" in options:
+        raise InvalidInput(f"judge {name!r} names a model, and so does model={options['model']!r}")
+    if model:
+        options["model"] = model
     return getattr(importlib.import_module(module), attribute)(**options)
