@@ -68,10 +68,14 @@ def test_targets_are_hit_on_prompts_never_seen():
 
 
 def test_an_unreachable_target_is_named_and_the_nearest_is_tried():
-    row = verified()[0][-1]
+    rows, grid = verified()
+    row = rows[-1]
     assert (row.target, row.status) == (40.0, "unreachable")
     assert row.nearest == pytest.approx(reachable(1.0)[0])
-    assert row.achieved == pytest.approx(row.nearest, abs=1.5)
+    # What is planted in the answers to these prompts, which lies 1.7 below the calibrated ones'.
+    truth = np.mean([planted_intensity(Item(text)) for text in grid.texts[-1]])
+    assert row.achieved == pytest.approx(truth, abs=0.5)
+    assert row.achieved == pytest.approx(row.nearest, abs=2.5)
     assert row.coefficient == pytest.approx(calibration().curve.usable_range_[1])
 
 

@@ -28,6 +28,10 @@ def base(tmp_path_factory):
     return planted_base(tmp_path_factory.mktemp("base"), n_blocks=1)
 
 
+CALM = "Q: in favor of: We need trams A: Trams are calm."
+MINE = "Q: against: We need trams A: Cars are mine."
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """A corpus of two texts, one of them of two values."""
@@ -87,13 +91,13 @@ def test_texts_are_those_that_the_recipe_names(base, corpus):
     kept = {as_read(*item) for pair in load_questions("kept")
             for item in (pair.supports, pair.opposes)}  # fmt: skip
     assert len(kept) == 2 * len(load_questions("kept")) and not kept & set(more.texts)
-    assert more.texts[-2:] and set(more.texts[-2:]) == {"Trams are calm.", "Cars are mine."}
+    assert set(more.texts[-2:]) == {CALM, MINE}
 
 
 def test_texts_that_must_not_be_taught_are_left_out_of_corpora(base, corpus):
     recipe = recipe_for(base, corpora={"valueeval23": str(corpus)})
     found = training_texts(recipe, VIDB, without={"Cars are mine."})
-    assert "Cars are mine." not in found.texts and "Trams are calm." in found.texts
+    assert MINE not in found.texts and CALM in found.texts
 
 
 def test_an_empty_database_is_not_the_starter(base):

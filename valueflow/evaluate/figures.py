@@ -52,7 +52,7 @@ def share(hits: Sequence[bool]) -> Figure:
     """A share of independent yes and no, with its exact interval."""
     if not hits:
         return NOTHING
-    return Figure(sum(hits) / len(hits), *share_interval(sum(hits), len(hits)), len(hits))
+    return Figure(sum(hits) / len(hits), *share_interval(int(sum(hits)), len(hits)), len(hits))
 
 
 def mean(numbers: Sequence[float]) -> Figure:

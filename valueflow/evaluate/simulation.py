@@ -182,7 +182,7 @@ def _recovery(
 ) -> Recovery:
     error = np.array([s.central for s in found]) - known
     inside = [s.low <= x <= s.high for s, x in zip(found, known, strict=True)]
-    low, high = share_interval(sum(inside), len(inside))
+    low, high = share_interval(int(sum(inside)), len(inside))
     paper_error = np.array([s.estimate for s in paper]) - known
     paper_stderr = np.array([s.stderr for s in paper])
     biases = error.reshape(n_calibrations, -1).mean(axis=1)
