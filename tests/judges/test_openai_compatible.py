@@ -203,35 +203,26 @@ def test_silence_and_trickles_end():
         assert time.monotonic() - start < 20
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "",
-        "{",
-        "[]",
-        "[1]",
-        "3",
-        '"text"',
-        "null",
-        "{}",
-        '{"choices": []}',
-        '{"choices": 3}',
-        "\xff\xfe",
-    ]
-    + ['{"choices": [{}]}', '{"choices": [null]}', '{"choices": [{"message": null}]}']
-    + [
-        '{"choices": [{"message": {"content": null}}]}',
-        '{"choices": [{"message": {"content": 3}}]}',
-    ]
-    + ['{"choices": [{"message": "text"}]}', '{"error": {"message": "with status 200"}}']
-    + ['{"choices": {"a": 1}}', '{"choices": [[1]]}', "<html>gateway</html>"],
-)
+NO_COMPLETIONS = [
+    *["", "{", "[]", "[1]", "3", '"text"', "null", "{}", "\xff\xfe", "<html>gateway</html>"],
+    *['{"choices": []}', '{"choices": 3}', '{"choices": {"a": 1}}', '{"choices": [[1]]}'],
+    *['{"choices": [{}]}', '{"choices": [null]}', '{"choices": [{"message": null}]}'],
+    *['{"choices": [{"message": {"content": null}}]}', '{"choices": [{"message": "text"}]}'],
+    *['{"choices": [{"message": {"content": 3}}]}', '{"error": {"message": "with status 200"}}'],
+]
+
+
+@pytest.mark.parametrize("bodies", [NO_COMPLETIONS[::2], NO_COMPLETIONS[1::2]])
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
-def test_what_is_no_completion_is_unranked_and_not_kept(cache, body, kind):
-    with serve(lambda *_: Reply(body.encode("latin-1"), 200, {"Content-Type": kind})) as server:
-        (verdict,) = judge_at(server, cache=cache).rank(POWER, windows(1))
-    assert isinstance(verdict, Unranked) and "can be read" in verdict.reason
-    assert len(cache) == 0
+def test_what_is_no_completion_is_unranked_and_not_kept(cache, bodies, kind):
+    def model(request, number):
+        return Reply(bodies[number].encode("latin-1"), 200, {"Content-Type": kind})
+
+    with serve(model) as server:
+        verdicts = judge_at(server, cache=cache, concurrency=1).rank(POWER, windows(len(bodies)))
+    assert len(server.requests) == len(bodies)
+    assert all("can be read" in reason for reason in reasons(verdicts))
+    assert len(reasons(verdicts)) == len(bodies) and len(cache) == 0
 
 
 @pytest.mark.parametrize(

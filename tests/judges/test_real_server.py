@@ -152,10 +152,10 @@ def test_another_model_than_the_servers_is_unranked(counted):
 
 
 def test_killed_at_a_random_moment_every_answered_window_is_used_again(counted, model, tmp_path):
-    n, at_once = 6, 2
+    n, at_once = 5, 2
     path, rng = tmp_path / "answers.sqlite", random.Random(1)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    wanted = rng.randint(2, 4)
+    wanted = rng.randint(2, 3)
     command = [sys.executable, killed_client.__file__, counted.url, str(path), str(n)]
     process = subprocess.Popen([*command, str(at_once), model], env=environment)
     try:
