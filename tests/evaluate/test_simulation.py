@@ -57,7 +57,7 @@ def test_misreading_is_in_the_intervals():
 
 def test_a_context_dependent_judge_scatters_under_random_anchors_and_hardly_under_buckets():
     truths = [-4.0, 4.0]
-    settings = {"truths": truths, "n_calibrations": 4, "n_texts": 60, "n_windows": 6}
+    settings = {"truths": truths, "n_calibrations": 4, "n_texts": 40, "n_windows": 6}
     spread = {}
     for sampling in ("bucket", "random"):
         for context in (0.0, 0.5):
@@ -67,12 +67,12 @@ def test_a_context_dependent_judge_scatters_under_random_anchors_and_hardly_unde
         sampling: spread[sampling, 0.5] ** 2 - spread[sampling, 0.0] ** 2
         for sampling in ("bucket", "random")
     }
-    assert added["random"] > 0.4 and added["bucket"] < added["random"] / 2
+    assert added["random"] > 0.2 and added["bucket"] < added["random"] / 2, added
 
 
 def test_the_context_judge_moves_texts_by_their_company():
     low, high = (tuple(Item(f"{x} {i} @{x}") for i in range(3)) for x in (-5.0, 5.0))
-    near = [Item(f"a{i} @{x}") for i, x in enumerate((0.0, 0.5))]
+    near = [Item("a0 @0.0"), Item("a3 @0.5")]  # company moves one up and the other down
     value = get_value("power")
 
     def order(context, company):
