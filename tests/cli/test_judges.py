@@ -51,13 +51,27 @@ def test_a_server_judges_and_a_second_run_asks_it_nothing(run, tmp_path, environ
         assert len(server.requests) == 6
 
 
+def test_a_budget_on_the_command_line_is_kept(run, tmp_path, environment):
+    file, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    file.write_text("response\nMine!\n", encoding="utf-8")
+    command = ["evaluate", file, "--value", "power", "--out", out, "--judge", "openai:m"]
+    command += ["--mode", "paper", "--windows", "6", "--judge-option", "budget_tokens=1"]
+    with serve(knows_the_database(**{"Mine!": 4.0})) as server:
+        command += ["--judge-option", f"base_url={server.url}", "--judge-option", "concurrency=1"]
+        environment.setenv("OPENAI_API_KEY", "none")
+        assert run(*command).code == 0
+        assert len(server.requests) == 1  # what was under way when the budget was spent
+    refused = run(*command, "--judge-option", "budget_token=1")
+    assert refused.code != 0 and "did you mean budget_tokens" in refused.err
+
+
 @pytest.mark.parametrize(
     ("judge", "words"),
     [
         ("hives:model", ["openai:MODEL"]),
         ("openai:", ["openai:MODEL"]),
         ("opena:gpt", ["did you mean openai"]),
-        ("nobody", ["known: hives, local, openai, prototype"]),
+        ("nobody", ["known: hives, hives-small, local, openai, prototype"]),
     ],
 )
 def test_judges_that_are_none_are_refused_before_any_work(run, tmp_path, environment, judge, words):

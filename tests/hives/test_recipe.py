@@ -136,7 +136,13 @@ def test_most_settings_may_not_be_none(name):
 
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_some_settings_may_be_none(name):
-    assert getattr(recipe_of(OTHER | {name: None}), name) is None
+    alone = {"distil_epochs": 0.0} if name == "teacher" else {}
+    assert getattr(recipe_of(OTHER | {name: None} | alone), name) is None
+
+
+def test_distillation_wants_a_teacher():
+    with pytest.raises(InvalidInput, match="distil_epochs without a teacher"):
+        recipe_of({"distil_epochs": 2.0})
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, "upper_blocks", "hidden"])

@@ -1,4 +1,5 @@
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from valueflow.errors import ArtifactError, InvalidInput
 from valueflow.hives.build import KIND, axes_of, card_of, load_trained
 from valueflow.hives.lessons import load_lessons
 from valueflow.hives.questions import as_read, load_questions
+from valueflow.hives.reading import ask_teacher
 from valueflow.hives.recipe import Recipe, recipe_of
 from valueflow.hives.run import train_and_save, training_texts
 from valueflow.hives.train import SpaceLoss
@@ -149,6 +151,33 @@ def test_an_earlier_run_is_replaced_and_names_its_teacher_without_the_path(base,
     assert (target / f"{KIND}.safetensors").read_bytes() != before
     assert card_of(target) == card and card["recipe"]["teacher"] == done[1].name
     assert str(done[1]) not in (target / f"{KIND}.json").read_text()
+
+
+def test_unlabelled_texts_are_distilled_and_on_the_card_but_not_those_held_out(
+    base, done, tmp_path, monkeypatch
+):
+    asked = []
+
+    def listening(name, texts, values, *, precision):
+        asked.extend(texts)
+        return ask_teacher(name, texts, values, precision=precision)
+
+    monkeypatch.setattr("valueflow.hives.train.ask_teacher", listening)
+    recipe = recipe_for(
+        base, teacher=str(done[1]), distil_epochs=0.1, tune_epochs=0.0, hidden=8, epochs=[0.1, 0.0]
+    )
+    more = ["A text without any label.", "Another one of them.", "To be measured, not learned."]
+    left_out = ["to be  measured, not LEARNED."]
+    folder = tmp_path / "space"
+    card = train_and_save(recipe, folder, vidb=VIDB, unlabelled=more, without=left_out)
+    assert asked[-2:] == more[:2] and more[2] not in asked
+    assert re.fullmatch(r"unlabelled: 2 texts, [0-9a-f]{16}", card["data"][-1])
+    assert card_of(folder) == card
+
+
+def test_unlabelled_texts_need_something_to_distil(base, tmp_path):
+    with pytest.raises(InvalidInput, match="unlabelled texts are for distillation"):
+        train_and_save(recipe_for(base), tmp_path / "space", vidb=VIDB, unlabelled=["A text."])
 
 
 def test_a_failing_run_leaves_nothing_but_checkpoints_and_can_go_on(base, tmp_path, monkeypatch):

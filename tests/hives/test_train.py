@@ -262,6 +262,26 @@ def test_a_student_learns_the_scores_of_its_teacher(base, trained, tmp_path):
     assert after > 0.9 > before + 0.4, (before, after)
 
 
+def test_a_student_learns_from_its_teacher_alone(base, trained, tmp_path):
+    """Distilled without a single label: shuffled grades do no harm."""
+    save_encoder(trained, tmp_path / "teacher", base=base, card={})
+    recipe = recipe_for(
+        base,
+        teacher=str(tmp_path / "teacher"),
+        distil_epochs=15.0,
+        tune_rate=1e-2,
+        tune_epochs=0.0,
+        hidden=8,
+        epochs=(0.01, 0.0),
+        seed=1,
+    )
+    student = train(recipe, planted_texts(seed=1, n_ladders=15, shuffle=True), tmp_path / "student")
+    del student[-1]
+    before, after = in_order(space(untrained(base)), HELD_OUT), in_order(space(student), HELD_OUT)
+    assert np.mean(list(before.values())) < 0.65, before
+    assert np.mean(list(after.values())) > 0.88, after
+
+
 def test_a_teacher_of_other_values_is_refused(base, tmp_path):
     model = untrained(base)
     axes_of(model).values.reverse()

@@ -26,7 +26,18 @@ Model = Annotated[
     str, typer.Argument(help="A packaged name (see `models list`), a folder, or a hub id.")
 ]
 Judge = Annotated[
-    str, typer.Option(help="Who ranks the texts: hives, prototype, local:MODEL or openai:MODEL.")
+    str,
+    typer.Option(
+        help="Who ranks the texts: hives, hives-small, prototype, local:MODEL or openai:MODEL."
+    ),
+]
+JudgeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Of a language model as judge, say method=list, dtype=bfloat16, budget_tokens=100000; "
+        "repeat for more.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that chance decides.")]
 OutFolder = Annotated[Path, typer.Option(help="A folder that is new or empty.")]

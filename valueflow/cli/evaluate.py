@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from valueflow.cli.common import JsonFile, Judge, Seed, check_parent, stages, write_json, write_text
+from valueflow.cli.common import (
+    JsonFile,
+    Judge,
+    JudgeOption,
+    Seed,
+    check_parent,
+    stages,
+    write_json,
+    write_text,
+)
 from valueflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ def run(
     value: Annotated[str, typer.Option(help="A value the database grades.")],
     out: Annotated[Path, typer.Option(dir_okay=False, help="CSV or JSONL, by its ending.")],
     judge: Judge = "hives",
+    judge_option: JudgeOption = None,
     windows: Annotated[int, typer.Option(min=1, help="Rankings per response.")] = 8,
     size: Annotated[int, typer.Option(min=2, help="Texts per ranking, the response too.")] = 6,
     sampling: Annotated[
@@ -45,13 +55,14 @@ def run(
     --from-rankings, judge, windows, size, sampling and seed are those of the file.
     """
     from valueflow.cli.tables import check_ending, parse_table, render_table
-    from valueflow.judges.base import JUDGES, get_judge
+    from valueflow.judges.base import JUDGES, get_judge, parse_options
     from valueflow.theories import get_value
     from valueflow.vidb import load_starter
 
     value_id, vidb = get_value(value).id, load_starter()
     vidb.of(value_id)
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before anything is loaded.
+    options = parse_options(judge, judge_option or [])
     check_ending(out)
     check_parent(out)
     short = value_id.partition("/")[2]
@@ -80,7 +91,7 @@ def run(
             evaluator = vidb_evaluator(
                 vidb,
                 value_id,
-                get_judge(judge),
+                get_judge(judge, **options),
                 mode=mode,
                 n_windows=windows,
                 window_size=size,

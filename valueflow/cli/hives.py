@@ -12,6 +12,7 @@ from valueflow.cli.common import (
     Seed,
     check_parent,
     encoder_named,
+    read_prompts,
     read_text,
     read_with,
     stages,
@@ -66,7 +67,9 @@ Corpora = Mapping[str, "pd.DataFrame"]
 def evaluate(
     encoders: Annotated[
         list[str] | None,
-        typer.Argument(help="hives, a trained folder, or a base; else hives and its base."),
+        typer.Argument(
+            help="hives, hives-small, a trained folder, or a base; else hives and its base."
+        ),
     ] = None,
     vidb_sample: Annotated[
         Path | None, typer.Option(help='Graded texts: {value: [{"text": ..., "intensity": ...}]}.')
@@ -119,6 +122,9 @@ def train(
         Path | None,
         typer.Option(help="Texts that corpora must not teach, one a line: those of a test set."),
     ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="More texts to distil the teacher on, one a line.")
+    ] = None,
     start: Annotated[
         str | None, typer.Option(help="Trained space to go on from, without its hidden layer.")
     ] = None,
@@ -138,7 +144,8 @@ def train(
     given = {name: value for name, value in changes.items() if value is not None}
     recipe = load_recipe(find_recipe(config), **given)
     left_out = [] if without is None else read_text(without).splitlines()
-    card = train_and_save(recipe, out, without=left_out, resume=resume)
+    more = [] if unlabelled is None else read_prompts(unlabelled)
+    card = train_and_save(recipe, out, without=left_out, unlabelled=more, resume=resume)
     for source in card["data"]:
         typer.echo(source)
     typer.echo(f"{out}: measure it with `valueflow hives eval {out}`")
@@ -147,7 +154,9 @@ def train(
 
 @app.command(epilog="Example: valueflow hives draw --map map.png --heat-map cosines.png")
 def draw(
-    encoder: Annotated[str, typer.Argument(help="hives, a trained folder, or a base.")] = "hives",
+    encoder: Annotated[
+        str, typer.Argument(help="hives, hives-small, a trained folder, or a base.")
+    ] = "hives",
     map_file: Annotated[
         Path | None, typer.Option("--map", dir_okay=False, help="Values in a plane; PNG or SVG.")
     ] = None,

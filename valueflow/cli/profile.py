@@ -31,7 +31,7 @@ def run(
         Path | None, typer.Option(help="Another such file, to compare with.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="hives, a trained folder, or a base encoder.")
+        str, typer.Option(help="hives, hives-small, a trained folder, or a base encoder.")
     ] = "hives",
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Neighbours per text.")] = 10,
     top: Annotated[int | None, typer.Option(min=1, help="Rows to print; else all.")] = None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from valueflow.cli.common import JsonFile, Judge, Seed, stages, write_json
+from valueflow.cli.common import JsonFile, Judge, JudgeOption, Seed, stages, write_json
 
 if TYPE_CHECKING:
     from valueflow.evaluate.rating import RatingComparison
@@ -19,6 +19,7 @@ Row = tuple[str, str]
 def run(
     value: Annotated[str, typer.Option(help="A value the database grades.")],
     judge: Judge = "hives",
+    judge_option: JudgeOption = None,
     second: Annotated[str | None, typer.Option(help="Another judge to compare with.")] = None,
     n: Annotated[int, typer.Option("-n", "--n", min=15, help="Graded texts to measure.")] = 50,
     windows: Annotated[int, typer.Option(min=1, help="Rankings per text.")] = 8,
@@ -29,7 +30,7 @@ def run(
     """Measure graded texts that the judge was not calibrated on, and say whether it is fit."""
     from valueflow.evaluate.reliability import measure_reliability
     from valueflow.evaluate.verdict import concerns, verdict
-    from valueflow.judges.base import JUDGES, get_judge
+    from valueflow.judges.base import JUDGES, get_judge, parse_options
     from valueflow.theories import get_value
     from valueflow.vidb import load_starter
 
@@ -38,9 +39,10 @@ def run(
     for name in (judge, second):
         if name is not None:
             JUDGES[name]  # noqa: B018  A wrong name fails here, before anything is loaded.
+    options = parse_options(judge, judge_option or [])
     with stages() as stage:
         stage(f"load judge {judge}")
-        first = get_judge(judge)
+        first = get_judge(judge, **options)
         found = measure_reliability(
             vidb,
             value_id,

@@ -18,7 +18,7 @@ MAX_TOKENS = 96
 
 _WEIGHTS = resources.files("valueflow") / "hives" / "weights"
 
-SHIPPED = {"hives": _WEIGHTS / "hives"}
+SHIPPED = {name: _WEIGHTS / name for name in ("hives", "hives-small")}
 """The trained spaces of the package by name."""
 
 
@@ -177,7 +177,7 @@ def load_frozen_encoder(source: str = "all-mpnet-base-v2") -> Encoder:
 
 
 def load_value_encoder(folder: str | Path | None = None) -> ValueEncoder:
-    """A trained space: the shipped "hives" (if None), or one in a folder.
+    """A trained space: a shipped one by name ("hives" if None), or one in a folder.
 
     Raises:
         ArtifactError: missing, damaged, or made on another base.

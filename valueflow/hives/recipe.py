@@ -34,7 +34,10 @@ class Recipe:
             then give.
         width: of the space, with a hidden layer.
         dropout: of embeddings, in training the hidden layer.
-        tune_epochs, tune_rate, tune_units: of the adapter before the stages.
+        distil_epochs: of learning the teacher's scores and similarities, on all texts and on parts
+            of them, before anything else; 0 leaves it out.
+        tune_epochs, tune_rate, tune_units: of the adapter before the stages; the rate is that of
+            distillation too.
         epochs: of stage 1 and stage 2; parts of an epoch are allowed, 0 leaves a stage out.
         learning_rates: of stage 1 and stage 2; fall to 0 by a cosine after a short rise.
         axes_rate: of the axes of the values in stage 1; in stage 2 smaller by the same factor.
@@ -62,6 +65,7 @@ class Recipe:
     hidden: int | None = None
     width: int = 256
     dropout: float = 0.3
+    distil_epochs: float = 0.0
     tune_epochs: float = 2.0
     tune_rate: float = 5e-4
     tune_units: int = 8
@@ -131,6 +135,8 @@ def recipe_of(settings: dict[Any, Any], *, where: str = "recipe") -> Recipe:
         _check_range(where, name, value)
     if not any(settings.get("epochs", defaults["epochs"])):
         raise InvalidInput(f"{where}: both stages have 0 epochs; give one of them some")
+    if settings.get("distil_epochs") and settings.get("teacher") is None:
+        raise InvalidInput(f"{where}: distil_epochs without a teacher; name one")
     return Recipe(**{k: _as_default(v, defaults[k]) for k, v in settings.items()})
 
 

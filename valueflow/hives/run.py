@@ -1,8 +1,9 @@
 """One command's worth of training: texts from their sources, the stages, the card, the files."""
 
+import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from valueflow.hives.texts import (
     corpus_texts,
     join,
     lesson_texts,
+    plain,
     question_texts,
     vidb_texts,
 )
@@ -56,6 +58,7 @@ def train_and_save(
     *,
     vidb: Vidb | None = None,
     without: Collection[str] = (),
+    unlabelled: Sequence[str] = (),
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train, and write adapter, axes and card to `folder`; checkpoints are beside them until then.
@@ -64,7 +67,9 @@ def train_and_save(
         recipe: what to do.
         folder: of the artifact; new or empty, or of an earlier run of the same.
         vidb: the graded texts; None for the starter.
-        without: texts that corpora must not teach, say those of a test set.
+        without: texts that corpora must not teach, say those of a test set; they are left out of
+            `unlabelled` too.
+        unlabelled: more texts to distil from, see `valueflow.hives.train.train`.
         resume: go on from the checkpoints of a run that was cut off.
 
     Returns:
@@ -79,13 +84,18 @@ def train_and_save(
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         card_of(folder)  # refused now, not after the work
     texts = training_texts(recipe, vidb, without=without)
+    held_out = {plain(text) for text in without}
+    more = [text for text in dict.fromkeys(unlabelled) if plain(text) not in held_out]
     work = folder.with_name(f"{folder.name}.{WORK}")
-    model = train(recipe, texts, work, resume=resume)
+    model = train(recipe, texts, work, unlabelled=more, resume=resume)
     start, teacher = (name and Path(name).name for name in (recipe.start, recipe.teacher))
     settings = recipe.as_dict()
     settings |= {"corpora": sorted(recipe.corpora), "start": start, "teacher": teacher}
     counts = dict(sorted(Counter(texts.labels.values).items()))
     card: dict[str, Any] = {"recipe": settings, "data": list(texts.sources), "texts": counts}
+    if more:
+        digest = hashlib.sha256("\n".join(more).encode(errors="surrogatepass")).hexdigest()[:16]
+        card["data"].append(f"unlabelled: {len(more)} texts, {digest}")
     if recipe.start is not None:
         card["start"] = card_of(recipe.start)
     save_encoder(model, folder, base=recipe.base, card=card)

@@ -170,8 +170,8 @@ def corpus_texts(
 
     Raises InvalidInput if nothing is left.
     """
-    held_out = {_plain(text) for text in without}
-    rows = rows[[_plain(text) not in held_out for text in rows["text"]]]
+    held_out = {plain(text) for text in without}
+    rows = rows[[plain(text) not in held_out for text in rows["text"]]]
     if rows.empty:
         raise InvalidInput("the corpus gave no row that may be learned; see its `left_out`")
     shuffled = rows.iloc[np.random.default_rng(seed).permutation(len(rows))]
@@ -192,7 +192,8 @@ def _maybe_asked(text: str, context: Any, scene: str) -> str:
     return as_read(text, context) if zlib.crc32(scene.encode()) % 2 else text
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """What two copies of a text have in common: not case, not white space."""
     return " ".join(text.lower().split())
 
 

@@ -7,7 +7,7 @@ hidden layer the adapter of the encoder is tuned first, and the stages train tha
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from valueflow.errors import InvalidInput
 from valueflow.hives.batches import MixedBatches, with_pairs
@@ -24,31 +22,27 @@ from valueflow.hives.build import (
     axes_of,
     build,
     load_trained,
-    projection_of,
     put_space,
     remembered_space,
 )
-from valueflow.hives.encoder import trained_folder
+from valueflow.hives.distil import DistilLoss, LengthBatches, Taught, parts_of, start_axes
 from valueflow.hives.objective import SpaceLoss
 from valueflow.hives.projection import Remembered
+from valueflow.hives.reading import ask_teacher, coarse, embeddings_of, without_hidden
 from valueflow.hives.recipe import Recipe
-from valueflow.hives.store import EmbeddingStore
 from valueflow.hives.texts import TrainingTexts
 from valueflow.hives.units import UnitBatches, unit_batches
-from valueflow.models import fingerprint
-from valueflow.models.sources import home
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+Batches = UnitBatches | MixedBatches | LengthBatches
+
 WARMUP = 0.05
-PHASES = ("tune", "stage-1", "stage-2")
+PHASES = ("distil", "tune", "stage-1", "stage-2")
 
 TUNE_WEIGHTS = {"tree_weight": 1.0, "spread_weight": 0.0}
 """Those of the recipe are for the hidden layer: an adapter so spread orders ladders less well."""
-
-CHUNK = 1024
-"""Texts whose embeddings are stored at a time."""
 
 
 def train(
@@ -56,6 +50,7 @@ def train(
     texts: TrainingTexts,
     folder: str | Path,
     *,
+    unlabelled: Sequence[str] = (),
     resume: bool = False,
     checkpoint_every: int = 100,
 ) -> "SentenceTransformer":
@@ -65,29 +60,42 @@ def train(
         recipe: see there.
         texts: what it learns from.
         folder: for checkpoints and logs, one subfolder a phase.
+        unlabelled: more texts to distil from; the teacher alone says what is in them.
         resume: go on from the last checkpoint in `folder`; without one, start. If not, the
             checkpoints in it are removed.
         checkpoint_every: steps.
 
     Raises:
-        InvalidInput: a recipe or texts that do not fit the base or each other.
+        InvalidInput: a recipe or texts that do not fit the base or each other, or unlabelled texts
+            for a recipe that distils nothing.
     """
     folder = Path(folder)
+    if unlabelled and not recipe.distil_epochs:
+        raise InvalidInput("unlabelled texts are for distillation: set distil_epochs")
     if not resume:
         for name in PHASES:  # a later resume must not find an earlier run's
             shutil.rmtree(folder / name, ignore_errors=True)
     model = _start(recipe)
-    targets = _teacher_scores(recipe, texts, axes_of(model).values)
+    taught = _taught(recipe, texts, model, unlabelled)
 
     def run(trained: "SentenceTransformer", phase: Phase) -> None:
-        batches = _batches(recipe, texts, phase)
         weights = recipe if phase.name != "tune" else replace(recipe, **TUNE_WEIGHTS)
+        targets = None if taught is None else taught.scores[: len(texts)]
         loss = SpaceLoss(trained, texts, weights, pairs=phase.pairs, targets=targets)
+        learn(loss, _batches(recipe, texts, phase), phase)
+
+    def learn(loss: SpaceLoss | DistilLoss, batches: Batches, phase: Phase) -> None:
         with _generators_kept():
             _run(loss, batches, recipe, phase, folder / phase.name, resume, checkpoint_every)
 
     stages = [phase for phase in _stages(recipe) if phase.epochs]
-    with _coarse(model, recipe.precision):
+    if taught is not None and recipe.distil_epochs:
+        start_axes(model, taught, seed=recipe.seed)
+    with coarse(model, recipe.precision):
+        if taught is not None and recipe.distil_epochs:
+            batches = LengthBatches(taught.texts, seed=recipe.seed)
+            phase = Phase("distil", 0, recipe.distil_epochs, recipe.tune_rate, recipe.axes_rate, 0)
+            learn(DistilLoss(model, taught), batches, phase)
         if recipe.hidden is None:
             for phase in stages:
                 run(model, phase)
@@ -95,7 +103,7 @@ def train(
         if recipe.start is None and recipe.tune_epochs:
             run(model, Phase("tune", 1, recipe.tune_epochs, recipe.tune_rate, recipe.axes_rate,
                              recipe.tune_units))  # fmt: skip
-        embeddings = _embeddings(model, texts, recipe.precision)
+        embeddings = embeddings_of(model, texts.texts, recipe.precision)
     space = remembered_space(
         texts.texts, embeddings, hidden=recipe.hidden, width=recipe.width,
         dropout=recipe.dropout, seed=recipe.seed,
@@ -111,7 +119,7 @@ class Phase:
 
     Attributes:
         name: of its folder of checkpoints.
-        stage: whose losses and batches: 1 or 2.
+        stage: whose losses and batches: 1 or 2; 0 for distillation.
         epochs, rate, axes_rate, units: as the recipe says.
         pairs: of instances and of anchors at the end of each batch.
     """
@@ -136,7 +144,7 @@ def _stages(recipe: Recipe) -> list[Phase]:
 
 def _start(recipe: Recipe) -> "SentenceTransformer":
     if recipe.start is not None:
-        return _without_hidden(load_trained(recipe.start, merge=False))
+        return without_hidden(load_trained(recipe.start, merge=False))
     return build(
         recipe.base,
         rank=recipe.lora_rank,
@@ -146,42 +154,18 @@ def _start(recipe: Recipe) -> "SentenceTransformer":
     )
 
 
-def _without_hidden(model: "SentenceTransformer") -> "SentenceTransformer":
-    if projection_of(model) is not None:
-        del model[-1]
-    return model
-
-
-@contextmanager
-def _coarse(model: "SentenceTransformer", precision: str) -> Iterator[None]:
-    """Weights that are not trained in bfloat16 for the time being, if the recipe says so."""
-    exact = {p: p.data for p in model.parameters() if not p.requires_grad}
-    try:
-        if precision == "bf16":
-            for parameter in exact:
-                parameter.data = parameter.data.bfloat16()
-        yield
-    finally:
-        for parameter, data in exact.items():
-            parameter.data = data
-
-
-def _embeddings(
-    model: "SentenceTransformer", texts: TrainingTexts, precision: str
-) -> Float[Tensor, "texts width"]:
-    known = fingerprint(model[0].auto_model, model.tokenizer).model
-    store = EmbeddingStore(
-        home() / "embeddings" / f"{known}-{model.max_seq_length}-{precision}.safetensors"
-    )
-    unread = dict.fromkeys(texts.texts).keys() - store.known(texts.texts).keys()
-    new = sorted(unread, key=lambda text: (-len(text), text))
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for start in range(0, len(new), CHUNK):  # what a killed run has read stays
-            part = new[start : start + CHUNK]
-            rows = model.eval().encode(part, show_progress_bar=False)
-            store.add(dict(zip(part, rows, strict=True)))
-    found = store.known(texts.texts)
-    return torch.tensor(np.stack([found[text] for text in texts.texts]))
+def _taught(
+    recipe: Recipe,
+    texts: TrainingTexts,
+    student: "SentenceTransformer",
+    unlabelled: Sequence[str],
+) -> Taught | None:
+    """What the teacher makes of the texts and, to distil, of parts of them and of more."""
+    if recipe.teacher is None:
+        return None
+    parts = parts_of(texts.texts, seed=recipe.seed) if recipe.distil_epochs else []
+    asked = [*texts.texts, *parts, *unlabelled]
+    return ask_teacher(recipe.teacher, asked, axes_of(student).values, precision=recipe.precision)
 
 
 def _batches(recipe: Recipe, texts: TrainingTexts, phase: Phase) -> UnitBatches | MixedBatches:
@@ -200,8 +184,8 @@ def _batches(recipe: Recipe, texts: TrainingTexts, phase: Phase) -> UnitBatches 
 
 
 def _run(
-    loss: SpaceLoss,
-    batches: UnitBatches | MixedBatches,
+    loss: SpaceLoss | DistilLoss,
+    batches: Batches,
     recipe: Recipe,
     phase: Phase,
     folder: Path,
@@ -233,9 +217,8 @@ def _run(
         report_to="none",
         dataloader_pin_memory=False,
     )
-    dataset = Dataset.from_dict(
-        {"text": list(loss.texts.texts), "label": list(range(len(loss.texts)))}
-    )
+    texts = loss.taught.texts if isinstance(loss, DistilLoss) else loss.texts.texts
+    dataset = Dataset.from_dict({"text": list(texts), "label": list(range(len(texts)))})
 
     class Trainer(SentenceTransformerTrainer):
         def get_batch_sampler(self, *_: Any, **__: Any) -> Any:
@@ -266,18 +249,3 @@ def _generators_kept() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-
-
-def _teacher_scores(
-    recipe: Recipe, texts: TrainingTexts, values: list[str]
-) -> Float[Tensor, "texts values"] | None:
-    if recipe.teacher is None:
-        return None
-    with trained_folder(recipe.teacher) as folder:
-        teacher = _without_hidden(load_trained(folder, merge=False))
-    axes = axes_of(teacher)
-    if list(axes.values) != list(values):
-        raise InvalidInput(f"{recipe.teacher}: a teacher of other values than the student's")
-    with _coarse(teacher, recipe.precision), torch.no_grad():
-        embeddings = _embeddings(teacher, texts, recipe.precision)
-        return axes({"sentence_embedding": embeddings})["value_scores"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from valueflow.errors import InvalidInput
-from valueflow.registry import Registry
+from valueflow.registry import Registry, unknown_name
 from valueflow.theories import Value
 from valueflow.typing import Item, Ranking, Window
 
@@ -76,9 +76,49 @@ JUDGES: Registry[str] = _Judges("judge")
 """
 
 JUDGES.add("hives", "valueflow.hives.judge:load_hives_judge")
+JUDGES.add("hives-small", "valueflow.hives.judge:load_small_judge")
 JUDGES.add("prototype", "valueflow.hives.judge:load_prototype_judge")
 JUDGES.add("openai", "valueflow.judges.openai_compatible:load_openai_judge")
 JUDGES.add("local", "valueflow.judges.local_lm:load_local_judge")
+
+
+OPTIONS: dict[str, dict[str, type]] = {
+    "local": {"method": str, "max_new_tokens": int, "batch_size": int, "device": str, "dtype": str},
+    "openai": {
+        "base_url": str,
+        "concurrency": int,
+        "timeout": float,
+        "max_retries": int,
+        "deadline": float,
+        "budget_tokens": int,
+    },
+}
+"""What a command line may say of judges that run a language model, and of which kind it is."""
+
+
+def parse_options(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """Options of a judge written as NAME=VALUE, ready for `get_judge`.
+
+    Raises:
+        InvalidInput: not of that form, a value of another kind, or a judge that takes none.
+        UnknownName: no option of that judge; names near misses.
+    """
+    kind = name.partition(":")[0]
+    known, found = OPTIONS.get(kind, {}), {}
+    for option in given:
+        key, equals, text = option.partition("=")
+        if not known:
+            raise InvalidInput(f"judge {name!r} takes no options, got {option!r}")
+        if not equals:
+            raise InvalidInput(f"expected an option as NAME=VALUE, got {option!r}")
+        if key not in known:
+            raise unknown_name(f"option of judge {kind}", key, known)
+        try:
+            found[key] = known[key](text)
+        except ValueError:
+            wanted = known[key].__name__
+            raise InvalidInput(f"judge option {key}: expected {wanted}, got {text!r}") from None
+    return found
 
 
 def get_judge(name: str, **options: Any) -> Judge:

@@ -166,13 +166,18 @@ def load_causal_lm(
     source: str,
     *,
     device: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     batch_size: int = 8,
 ) -> CausalLM:
     """A model by name, on the GPU in bfloat16 where there is one, else on the CPU in float32.
 
-    Raises as `valueflow.models.load`.
+    Raises InvalidInput for the name of no floating-point type, else as `valueflow.models.load`.
     """
+    if isinstance(dtype, str):
+        named = getattr(torch, dtype, None)
+        if not (isinstance(named, torch.dtype) and named.is_floating_point):
+            raise InvalidInput(f"dtype: expected float32, bfloat16 or float16, got {dtype!r}")
+        dtype = named
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
         dtype = torch.float32 if place == "cpu" else torch.bfloat16

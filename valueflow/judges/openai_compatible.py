@@ -147,13 +147,27 @@ class OpenAIJudge:
 
 
 def load_openai_judge(
-    model: str | None = None, *, cache: AnswerCache | None = None, **options: Any
+    model: str | None = None,
+    *,
+    cache: AnswerCache | None = None,
+    budget_tokens: int | None = None,
+    **options: Any,
 ) -> OpenAIJudge:
     """An `OpenAIJudge` that keeps its answers in the default cache, or in the one given.
 
+    Args:
+        model: see `OpenAIJudge`.
+        cache: None for the default cache.
+        budget_tokens: short for `budget=Budget(tokens=...)`.
+        options: of `OpenAIJudge`.
+
     Raises:
-        InvalidInput: no model.
+        InvalidInput: no model, or a budget given twice.
     """
+    if budget_tokens is not None:
+        if "budget" in options:
+            raise InvalidInput("a budget is given as budget or as budget_tokens, not both")
+        options["budget"] = Budget(tokens=budget_tokens)
     if model is None:
         raise InvalidInput("judge 'openai' needs a model: openai:MODEL")
     if cache is None:
