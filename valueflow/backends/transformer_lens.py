@@ -86,8 +86,8 @@ class TransformerLensBackend:
     ) -> Int[Tensor, "rows new"]:
         """New token ids, one row per returned sequence; options as in `HFBackend.generate`.
 
-        It is transformers' own `generate` over the bridged modules; the bridge's takes neither an
-        attention mask nor most of the options.
+        It is transformers' own `generate` over the bridged modules; the bridge's has no beams,
+        least length or `generation_config`.
         """
         options = greedy_unless_told(options)
         with ExitStack() as stack:
@@ -134,7 +134,8 @@ def steered(
     """Steer a bridge inside the `with`: its forward, `run_with_cache` and `generate` alike.
 
     Arguments and errors as in `valueflow.backends.hf.steered`. Hooks of the user's own are left
-    alone; those added before see the stream before the addition.
+    alone; those added before see the stream before the addition, and hooks on the block that are
+    added inside the `with`, as `run_with_cache` does, after it.
     """
     model: Any = bridge.original_model
     blocks: Any = bridge.blocks
@@ -209,8 +210,8 @@ def _check_bridge(bridge: Any) -> None:
         )
     if not hasattr(bridge, "blocks"):
         raise InvalidInput(f"the bridge of {bridge.cfg.architecture} has no decoder blocks")
-    if bridge.compatibility_mode:
+    if getattr(bridge, "_weights_processed", bridge.compatibility_mode):
         raise InvalidInput(
-            "the bridge is in compatibility mode: its weights were folded and centred, and the "
-            "residual stream is not the model's; boot it anew, without enable_compatibility_mode"
+            "the bridge's weights were folded and centred, so that its residual stream is not the "
+            "model's; boot it anew, without enable_compatibility_mode or process_weights"
         )
