@@ -112,7 +112,8 @@ def sweep(
     """
     decoding = decoding or Decoding()
     _check(arms, cells, prompts)
-    backend = backend or HFBackend(loaded.model, loaded.blocks)
+    if backend is None:
+        backend = HFBackend(loaded.model, loaded.blocks)
     table = torch.tensor([[float(cell.get(name, 0.0)) for name in arms] for cell in cells])
     formatted = format_prompts(loaded.tokenizer, prompts)
     rows = [(c, p) for p in range(len(prompts)) for c in range(len(cells))]
