@@ -32,14 +32,13 @@ class TransformerLensBackend:
         bridge: of a causal language model, with `blocks`.
 
     Raises:
-        InvalidInput: the bridge has no decoder blocks, or its weights were processed.
+        InvalidInput: no bridge, one without decoder blocks, or one whose weights were processed.
     """
 
-    def __init__(self, bridge: TransformerBridge) -> None:
-        _check_bridge(bridge)
-        self.bridge = bridge
-        self.model: Any = bridge.original_model
-        self.blocks: Any = bridge.blocks
+    def __init__(self, bridge: nn.Module) -> None:
+        self.bridge = _checked(bridge)
+        self.model: Any = self.bridge.original_model
+        self.blocks: Any = self.bridge.blocks
 
     @property
     def n_layers(self) -> int:
@@ -203,7 +202,7 @@ def _hook(step: Step, layer: int) -> Callable[..., Tensor]:
     return hook
 
 
-def _check_bridge(bridge: Any) -> None:
+def _checked(bridge: nn.Module) -> TransformerBridge:
     if not isinstance(bridge, TransformerBridge):
         raise InvalidInput(
             f"expected a TransformerBridge, got {type(bridge).__name__}; load_backend makes one"
@@ -215,3 +214,4 @@ def _check_bridge(bridge: Any) -> None:
             "the bridge's weights were folded and centred, so that its residual stream is not the "
             "model's; boot it anew, without enable_compatibility_mode or process_weights"
         )
+    return bridge
