@@ -38,7 +38,6 @@ def test_a_missing_package_is_named(name, module, monkeypatch):
     monkeypatch.setitem(sys.modules, f"{module}.model_bridge", None)
     with pytest.raises(BackendUnavailable, match=f"pip install {module.replace('_', '-')}"):
         load_backend(name, loaded(tiny_model("llama")))
-    monkeypatch.delitem(sys.modules, f"valueflow.backends.{name}", raising=False)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import nnsight
 import pytest
 import torch
+from oracles.steering import added_by_hand
 from steering_cases import NO_EOS, intervene, load, prompts
 from tiny import tiny_model, tiny_tokenizer
 from torch import nn
@@ -95,7 +96,8 @@ class Odd(nn.Module):
         return hidden
 
     def generate(self, input_ids, attention_mask, **_):
-        self(torch.zeros(*input_ids.shape, 32))
+        for _ in range(3):
+            self(torch.zeros(*input_ids.shape, 32))
         return input_ids
 
 
@@ -106,10 +108,20 @@ def test_a_block_that_returns_something_else_is_named():
         backend.generate(ids, mask, intervene(layers=(0,)))
 
 
+def test_blocks_that_run_in_order_are_steered_in_every_call():
+    seen = []
+    model, (ids, mask) = Odd((0, 1), lambda hidden: seen.append(hidden) or hidden + 1), prompts()
+    NNsightBackend(model, model.blocks).generate(ids, mask, intervene(layers=(0,)))
+    assert len(seen) == 6
+    expected = added_by_hand(torch.zeros(3, 12, 32), 0, intervene(layers=(0,)), mask.bool()) + 1
+    for entering_the_second in seen[1::2]:
+        torch.testing.assert_close(entering_the_second, expected, atol=1e-5, rtol=0)
+
+
 def test_blocks_that_run_out_of_order_are_an_error_and_not_unsteered_text():
     model, (ids, mask) = Odd((1, 0), lambda hidden: hidden + 1), prompts()
     backend = NNsightBackend(model, model.blocks)
-    with pytest.raises(InvalidInput, match="did not run its blocks in their order"):
+    with pytest.raises(InvalidInput, match=r"[1-3] of 3 calls of the Odd did not run"):
         backend.generate(ids, mask, intervene(layers=(0, 1)))
 
 
@@ -117,6 +129,7 @@ def test_it_runs_from_the_command_line_where_source_is_a_string():
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
+from oracles.steering import added_by_hand
 from steering_cases import NO_EOS, intervene, load, prompts
 from tool_cases import load_tool
 tokens = [b.generate(*prompts(), intervene(), **NO_EOS) for b in (load_tool("nnsight"), load())]

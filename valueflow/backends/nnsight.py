@@ -6,6 +6,7 @@ it only passes calls on. Give `NNsightBackend` a model that may be wrapped so, o
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -132,37 +133,41 @@ class NNsightBackend:
     ) -> Int[Tensor, "rows tokens"]:
         """What `generate` of the model returns when every call of the decoder is steered."""
         returned: list[Tensor] = []
+        called: list[int] = []
+        steered: list[int] = []
 
         def run(**inputs: Any) -> None:
-            returned.append(self.model.generate(**inputs))
+            handle = self._decoder.register_forward_pre_hook(lambda *_: called.append(1))
+            try:
+                returned.append(self.model.generate(**inputs))
+            finally:
+                handle.remove()
 
         with self._root.trace(fn=run, **inputs) as tracer:
-            self._steer_every_call(tracer, clock, step, layers)
+            self._steer_every_call(tracer, clock, step, layers, steered)
+        if len(steered) != len(called):
+            raise InvalidInput(
+                f"{len(called) - len(steered)} of {len(called)} calls of the "
+                f"{type(self._decoder).__name__} did not run their blocks in the order of the "
+                "list, which steering in nnsight needs; use the backend 'hf'"
+            )
         return returned[0]
 
     def _steer_every_call(
-        self, tracer: Any, clock: Clock, step: Step, layers: Sequence[int]
+        self, tracer: Any, clock: Clock, step: Step, layers: Sequence[int], done: list[int]
     ) -> None:
         """The body of a trace: it waits for each call of the decoder and for the blocks in it."""
         decoder = self._envoy_of(self._decoder)
-        n_calls, within_call = 0, False
-        try:
+        # The loop has no end of its own: it waits for one more call when generation is over.
+        with suppress(OutOfOrderError):
             for _ in tracer.iter[:]:
                 args, kwargs = decoder.inputs
-                within_call = True
                 clock.before_call(None, args, kwargs)
                 for layer in layers:
                     block = self._envoys[layer]
                     output = block.output
                     block.output = with_hidden(output, step(hidden_of(output), layer))
-                within_call, n_calls = False, n_calls + 1
-        except OutOfOrderError as error:
-            # How an open loop ends: the call waited for never came. Anything else ran unsteered.
-            if within_call or not n_calls:
-                raise InvalidInput(
-                    f"{type(self._decoder).__name__} did not run its blocks in their order, "
-                    "which steering in nnsight needs; use the backend 'hf'"
-                ) from error
+                done.append(1)
 
     def _envoy_of(self, module: nn.Module) -> Any:
         path = next(name for name, m in self.model.named_modules() if m is module)
