@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from steering_cases import load
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_tokenizer
 
 from valueflow.backends.named import load_backend
 from valueflow.models.layers import decoder_blocks
@@ -22,10 +22,5 @@ def loaded(model):
 
 @functools.cache
 def load_tool(tool, arch="llama"):
-    """The tool around the weights of `steering_cases.load(arch)`."""
+    """The tool around the weights of `steering_cases.load(arch)`; name the architecture in both."""
     return load_backend(tool, loaded(load(arch).model))
-
-
-def fresh(tool, arch="llama", seed=0):
-    model = tiny_model(arch, seed=seed)
-    return load_backend(tool, loaded(model)), model

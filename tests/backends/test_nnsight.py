@@ -43,13 +43,7 @@ def test_a_model_that_is_wrapped_already_is_steered_as_hf(wrap):
     )
 
 
-def test_a_trace_that_adds_a_vector_by_hand_does_what_the_backend_does():
-    """The snippet of docs/backends.md."""
-    hf_model, (ids, mask) = tiny_model("llama"), prompts()
-    drawn = torch.randn(32, generator=torch.Generator().manual_seed(2))
-    vector = SteeringVector("v", {1: drawn / drawn.norm()}, {1: 6.0}, {})
-    model = nnsight.TransformersModel(hf_model, tokenizer=tiny_tokenizer())
-    push = 1.5 * vector.norms[1] * vector.directions[1]
+def by_hand(model, ids, mask, push):
     with model.generate(do_sample=False, **NO_EOS) as tracer:
         with tracer.invoke(input_ids=ids, attention_mask=mask):
             for _ in tracer.iter[:]:
@@ -57,6 +51,18 @@ def test_a_trace_that_adds_a_vector_by_hand_does_what_the_backend_does():
                 block.output = block.output + push
         with tracer.invoke():
             tokens = tracer.result.save()
+    return tokens
+
+
+def test_a_trace_that_adds_a_vector_by_hand_does_what_the_backend_does():
+    """The snippet of docs/backends.md."""
+    hf_model, (ids, mask) = tiny_model("llama"), prompts()
+    drawn = torch.randn(32, generator=torch.Generator().manual_seed(2))
+    vector = SteeringVector("v", {1: drawn / drawn.norm()}, {1: 6.0}, {})
+    model = nnsight.TransformersModel(hf_model, tokenizer=tiny_tokenizer())
+    push = 1.5 * vector.norms[1] * vector.directions[1]
+    with pytest.warns(UserWarning, match="open .* loop ends this way by design"):
+        tokens = by_hand(model, ids, mask, push)
     expected = load().generate(ids, mask, intervention([vector], [[1.5]] * 3), **NO_EOS)
     assert torch.equal(tokens[:, ids.shape[1] :], expected)
 
@@ -125,6 +131,7 @@ def test_blocks_that_run_out_of_order_are_an_error_and_not_unsteered_text():
         backend.generate(ids, mask, intervene(layers=(0, 1)))
 
 
+@pytest.mark.slow
 def test_it_runs_from_the_command_line_where_source_is_a_string():
     code = """
 import sys

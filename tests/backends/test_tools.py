@@ -1,5 +1,7 @@
 """nnsight and TransformerLens give what transformers with hooks gives."""
 
+import functools
+
 import pytest
 import torch
 from oracles.steering import full_logits
@@ -12,11 +14,12 @@ from steering_cases import (
     left_as_found,
     load,
     prompts,
-    steered_logits,
 )
-from tool_cases import EVERY_TOOL, FAMILIES, fresh, load_tool
+from tiny import tiny_model
+from tool_cases import EVERY_TOOL, FAMILIES, load_tool, loaded
 
 from valueflow.backends.base import Backend, Intervention
+from valueflow.backends.named import load_backend
 from valueflow.errors import InvalidInput
 
 
@@ -46,48 +49,44 @@ def test_activations_and_logits_are_those_of_hf(tool, arch):
 @EVERY_TOOL
 @FAMILIES
 def test_steered_tokens_and_scores_are_those_of_hf(tool, arch, positions):
-    backend, reference, (ids, mask) = load_tool(tool, arch), load(arch), prompts()
-    intervention = intervene(positions=positions)
-    # Scores of every step, which show what tokens would round away.
-    options = {"output_logits": True, "return_dict_in_generate": True, **NO_EOS}
-    found = scores_of(backend, ids, mask, intervention, options)
-    expected = scores_of(reference, ids, mask, intervention, options)
-    close(found, expected)
-    tokens = backend.generate(ids, mask, intervention, **NO_EOS)
-    assert torch.equal(tokens, reference.generate(ids, mask, intervention, **NO_EOS))
-    assert not torch.equal(tokens, reference.generate(ids, mask, **NO_EOS))
+    tokens, logits = run(load_tool(tool, arch), intervene(positions=positions))
+    expected_tokens, expected_logits = run_hf(arch, positions)
+    assert torch.equal(tokens, expected_tokens)
+    close(logits, expected_logits)
+    assert not torch.equal(tokens, run_hf(arch)[0])
 
 
-def scores_of(backend, ids, mask, intervention, options):
-    """Logits of each step of a steered generation, taken off the model's own return value."""
+def run(backend, intervention, given=None):
+    """Generated tokens and the scores of every step, which show what tokens would round away."""
     kept, generate = [], backend.model.generate
 
     def keeping(**inputs):
-        kept.append(generate(**inputs, **options))
+        kept.append(generate(**inputs, output_logits=True, return_dict_in_generate=True, **NO_EOS))
         return kept[0].sequences
 
     backend.model.generate = keeping
     try:
-        backend.generate(ids, mask, intervention)
+        tokens = backend.generate(*(given or prompts()), intervention)
     finally:
         del backend.model.generate
-    return torch.stack(kept[0].logits, 1)
+    return tokens, torch.stack(kept[0].logits, 1)
+
+
+@functools.cache
+def run_hf(arch="llama", positions=None):
+    return run(load(arch), positions and intervene(positions=positions))
 
 
 @EVERY_TOOL
 @FAMILIES
 def test_coefficient_zero_is_bit_equal(tool, arch):
-    backend, (ids, mask) = load_tool(tool, arch), prompts()
-    options = {"output_logits": True, "return_dict_in_generate": True, **NO_EOS}
-    unsteered = scores_of(backend, ids, mask, None, options)
-    assert torch.equal(
-        scores_of(backend, ids, mask, intervene(torch.zeros(3, 2)), options), unsteered
-    )
-    steered = scores_of(backend, ids, mask, intervene(), options)
+    backend = load_tool(tool, arch)
+    tokens, unsteered = run(backend, None)
+    assert torch.equal(tokens, run_hf(arch)[0])
+    assert torch.equal(run(backend, intervene(torch.zeros(3, 2)))[1], unsteered)
+    steered = run(backend, intervene())[1]
     assert torch.equal(steered[1], unsteered[1])
     assert (steered[0] - unsteered[0]).abs().max() > 0.5
-    tokens = backend.generate(ids, mask, **NO_EOS)
-    assert torch.equal(tokens, load(arch).generate(ids, mask, **NO_EOS))
 
 
 @EVERY_TOOL
@@ -167,7 +166,7 @@ def test_an_exception_in_the_midst_of_generation_leaves_no_trace(tool):
     assert len(hooks(backend.model)) == n_hooks
     assert torch.equal(full_logits(backend.model, ids, mask), before)
     steered = backend.generate(ids, mask, intervene(), **NO_EOS)
-    assert torch.equal(steered, load().generate(ids, mask, intervene(), **NO_EOS))
+    assert torch.equal(steered, run_hf("llama", "all")[0])
 
 
 @EVERY_TOOL
@@ -183,7 +182,7 @@ def test_capture_that_fails_leaves_no_trace(tool):
 
 @EVERY_TOOL
 def test_the_model_itself_is_not_touched_and_shares_its_weights(tool):
-    backend, reference = load_tool(tool), load()
+    backend, reference = load_tool(tool, "llama"), load("llama")
     assert backend.model is not reference.model
     classes = {type(module).__module__.split(".")[0] for module in reference.model.modules()}
     assert classes == {"transformers", "torch"}
@@ -227,19 +226,7 @@ def test_what_does_not_fit_is_refused(tool):
 
 @EVERY_TOOL
 def test_bfloat16_rows_of_coefficient_zero_stay(tool):
-    backend, model = fresh(tool)
-    model.to(torch.bfloat16)  # the twin shares the parameters
-    ids, mask = prompts()
-    options = {"output_logits": True, "return_dict_in_generate": True, **NO_EOS}
-    unsteered = scores_of(backend, ids, mask, None, options)
-    steered = scores_of(backend, ids, mask, intervene(), options)
+    backend = load_backend(tool, loaded(tiny_model("llama").to(torch.bfloat16)))
+    unsteered, steered = run(backend, None)[1], run(backend, intervene())[1]
     assert torch.equal(steered[1], unsteered[1])
     assert not torch.equal(steered[0], unsteered[0])
-
-
-def test_the_reference_is_steered_at_all():
-    ids, mask = prompts()
-    difference = steered_logits(load(), intervene(), ids, mask) - full_logits(
-        load().model, ids, mask
-    )
-    assert difference[0].abs().max() > 0.5

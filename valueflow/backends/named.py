@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -11,6 +11,7 @@ from valueflow.errors import BackendUnavailable
 from valueflow.registry import Registry
 
 
+@runtime_checkable
 class Loaded(Protocol):
     """What is needed of a `valueflow.models.loading.LoadedModel`."""
 
