@@ -33,6 +33,10 @@ class ModelUnavailable(ValueflowError):
     """Weights could not be had: no network, wrong checksum, full disk, unknown source."""
 
 
+class BackendUnavailable(ValueflowError):
+    """A tool that is to run the model is missing."""
+
+
 class JudgeUnavailable(ValueflowError):
     """A judge cannot answer at all: a package or key is missing, or its server refuses."""
 

@@ -7,7 +7,9 @@ import torch
 from oracles.steering import full_logits
 from steering_cases import hooks
 from tiny import EOS, tiny_model, tiny_tokenizer
+from tool_cases import EVERY_TOOL
 
+from valueflow.backends.named import load_backend
 from valueflow.dose.sweep import Decoding, _end_ids, _until_end, sweep
 from valueflow.errors import InvalidInput
 from valueflow.models import decoder_blocks, load
@@ -84,6 +86,16 @@ def test_the_batch_does_not_matter(penalty, batch_rows):
     whole, parts = run(), run(batch_rows=batch_rows)
     assert whole.texts == parts.texts
     np.testing.assert_allclose(whole.nll, parts.nll, atol=1e-4)
+
+
+@EVERY_TOOL
+def test_the_tool_that_runs_the_model_does_not_matter(tool):
+    backend = load_backend(tool, loaded())
+    calls, generate = [], backend.generate
+    backend.generate = lambda *args, **options: calls.append(1) or generate(*args, **options)
+    found = sweep(loaded(), arms(), CELLS, PROMPTS, decoding=DECODING, backend=backend)
+    assert calls and found.texts == grid().texts
+    np.testing.assert_allclose(found.nll, grid().nll, atol=1e-4)
 
 
 @pytest.mark.parametrize("pad", ["</s>", "a", "the"])

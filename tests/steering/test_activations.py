@@ -3,8 +3,10 @@ import dataclasses
 import pytest
 import torch
 from tiny import BOS, tiny_model, tiny_tokenizer
+from tool_cases import EVERY_TOOL
 
 from valueflow.backends.hf import HFBackend
+from valueflow.backends.named import load_backend
 from valueflow.errors import InvalidInput
 from valueflow.models import decoder_blocks, load
 from valueflow.steering.activations import answer_activations, typical_norms
@@ -86,6 +88,17 @@ def test_batches_and_padding_do_not_matter(which, side, batch_size, request):
     for layer in LAYERS:
         torch.testing.assert_close(found.by_layer[layer], one.by_layer[layer], rtol=1e-4, atol=1e-5)
         assert found.norms[layer] == pytest.approx(one.norms[layer], rel=1e-4)
+
+
+@EVERY_TOOL
+def test_the_tool_that_runs_the_model_does_not_matter(chat, tool):
+    expected = answer_activations(chat, CONTRASTS, LAYERS)
+    found = answer_activations(chat, CONTRASTS, LAYERS, backend=load_backend(tool, chat))
+    for layer in LAYERS:
+        torch.testing.assert_close(
+            found.by_layer[layer], expected.by_layer[layer], atol=1e-4, rtol=0
+        )
+        assert found.norms[layer] == pytest.approx(expected.norms[layer], abs=1e-4)
 
 
 def test_rows_keep_the_order_of_the_texts(chat):

@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from valueflow.backends.base import Positions
+from valueflow.backends.base import Backend, Positions
 from valueflow.backends.hf import HFBackend
 from valueflow.dose.damage import generated_nll, is_degenerate
 from valueflow.errors import InvalidInput
 from valueflow.models.chat import encode, format_prompts
-from valueflow.models.layers import decoder_blocks
 from valueflow.models.loading import LoadedModel
 from valueflow.steering.vector import SteeringVector, intervention
 
@@ -93,6 +92,7 @@ def sweep(
     *,
     decoding: Decoding | None = None,
     batch_rows: int = 144,
+    backend: Backend | None = None,
     progress: Progress | None = None,
 ) -> Grid:
     """Answer every prompt at every dose, greedily.
@@ -104,6 +104,7 @@ def sweep(
         prompts: user messages, formatted with the model's own chat template.
         decoding: None for `Decoding()`.
         batch_rows: rows per generate call; the longest prompts go together.
+        backend: what runs the model; None for transformers with hooks.
         progress: called with rows done and all rows.
 
     Raises:
@@ -111,7 +112,8 @@ def sweep(
     """
     decoding = decoding or Decoding()
     _check(arms, cells, prompts)
-    backend = HFBackend(loaded.model, decoder_blocks(loaded.model)[1])
+    if backend is None:
+        backend = HFBackend(loaded.model, loaded.blocks)
     table = torch.tensor([[float(cell.get(name, 0.0)) for name in arms] for cell in cells])
     formatted = format_prompts(loaded.tokenizer, prompts)
     rows = [(c, p) for p in range(len(prompts)) for c in range(len(cells))]
@@ -132,7 +134,7 @@ def sweep(
 
 
 def _answer(
-    backend: HFBackend,
+    backend: Backend,
     loaded: LoadedModel,
     vectors: list[SteeringVector],
     table: Float[Tensor, "cells arms"],

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from valueflow.errors import InvalidInput, ModelUnavailable, UnknownName
 from valueflow.models.chat import template_hash
+from valueflow.models.layers import decoder_blocks
 from valueflow.models.packaged import Kind, table
 from valueflow.models.sources import fetch
 from valueflow.registry import unknown_name
@@ -60,6 +61,11 @@ class LoadedModel:
     def hidden_size(self) -> int:
         """Width of the residual stream."""
         return _text_config(self.model).hidden_size
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Its decoder blocks, first to last."""
+        return decoder_blocks(self.model)[1]
 
 
 def load(
