@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from valueflow.backends.base import Intervention, check_layers, prompt_scope
+from valueflow.backends.operators import Plan
 from valueflow.backends.scoring import continuation_nll, forward, token_nll
 from valueflow.errors import InvalidInput
 
@@ -139,7 +140,7 @@ def steered(
     prompt_mask: Bool[Tensor, "rows prompt"] | None = None,
     copies: int = 1,
 ) -> Iterator[None]:
-    """Steer `model` inside the `with`; contexts nest, and their additions add up.
+    """Steer `model` inside the `with`; contexts nest: the outer one acts first, additions add up.
 
     A compiled model would run without the hooks: with a static cache on a GPU, give
     `model.generate` the option `disable_compile=True` (`HFBackend.generate` does).
@@ -147,10 +148,11 @@ def steered(
     Args:
         model: the model or anything around it (a wrapper's `generate` may pass the wrapper by).
         blocks: its decoder blocks.
-        intervention: what is added where. With all coefficients 0 no hook is installed.
+        intervention: what is done where. With all coefficients 0 and nothing held no hook is
+            installed.
         prompt_mask: which tokens of the padded prompts are real, shape (prompts, length); what
-            comes after is generated. Needed for every scope but "all"; without it padding gets
-            the addition too, which no real token sees.
+            comes after is generated. Needed for every scope but "all"; without it padding is
+            steered too, which no real token sees.
         copies: consecutive batch rows per prompt (beams, returned sequences).
 
     Raises:
@@ -158,15 +160,15 @@ def steered(
             fit, a scope that needs `prompt_mask`. While steering, a batch whose rows do not fit.
     """
     intervention.check_fit(len(blocks), _hidden_size(model), prompt_mask)
-    deltas = intervention.deltas()
+    plans = intervention.plans()
     decoder = _cached_module(model, blocks)
     clock = _Clock(decoder, intervention, prompt_mask, copies)
     with ExitStack() as stack:
-        if deltas:
+        if plans:
             before = decoder.register_forward_pre_hook(clock.start_call, with_kwargs=True)
             stack.callback(before.remove)
-        for layer, delta in deltas.items():
-            handle = blocks[layer].register_forward_hook(_adder(delta, clock, copies))
+        for layer, plan in plans.items():
+            handle = blocks[layer].register_forward_hook(_hook(plan.repeated(copies), clock))
             stack.callback(handle.remove)
         yield
 
@@ -216,26 +218,17 @@ def _cached_module(model: nn.Module, blocks: nn.ModuleList) -> nn.Module:
     return caching[-1] if caching else model
 
 
-def _adder(delta: Float[Tensor, "rows hidden"], clock: _Clock, copies: int) -> Callable[..., Any]:
-    """A hook that adds each row's delta at the positions in scope."""
-    rows = delta if len(delta) == 1 else delta.repeat_interleave(copies, dim=0)
-    ready: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+def _hook(plan: Plan, clock: _Clock) -> Callable[..., Any]:
+    """A hook that does to each row what is planned, at the positions in scope."""
 
     def hook(_block: nn.Module, _args: Any, output: Any) -> Any:
         hidden = _hidden(output)
         scope = clock.scope(hidden)
-        if len(rows) > 1:
-            _check_rows(len(rows), hidden.shape[0])
+        if plan.rows > 1:
+            _check_rows(plan.rows, hidden.shape[0])
         if scope is False:
             return output
-        key = (hidden.device, hidden.dtype)
-        if key not in ready:
-            # Once per device: under a device map every layer has its own.
-            ready[key] = rows.to(*key)[:, None, :]
-        addition = ready[key]
-        if scope is not True:
-            addition = addition * scope[:, :, None].to(addition.dtype)
-        hidden = hidden + addition
+        hidden = plan(hidden, scope)
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     return hook
