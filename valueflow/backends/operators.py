@@ -149,6 +149,8 @@ def _holding(
     axes = units.new_zeros(len(patterns), *units.shape)
     targets = units.new_zeros(len(held), units.shape[1])
     for i, pattern in enumerate(patterns):
+        if not bool(pattern.any()):
+            continue
         _, strengths, basis = torch.linalg.svd(units[pattern], full_matrices=False)
         basis = basis[strengths > _DEPENDENT]
         axes[i, : len(basis)] = basis
@@ -167,9 +169,9 @@ def _lift(
     """The shortest vectors of the span with the wanted components along the units."""
     within = wanted @ torch.linalg.pinv(units @ basis.T, rtol=_DEPENDENT / 10).T
     lifted = within @ basis
-    largest = wanted.abs().amax(dim=1, initial=0) if wanted.shape[1] else wanted.new_zeros(1)
-    missed = (lifted @ units.T - wanted).abs() > 1e-4 * largest[:, None]
-    if bool(missed.any()) or bool((lifted.norm(dim=1) > _LONGEST_SHIFT * largest).any()):
+    sizes = wanted.norm(dim=1)
+    missed = (lifted @ units.T - wanted).norm(dim=1) > 1e-4 * sizes
+    if bool((missed | (lifted.norm(dim=1) > _LONGEST_SHIFT * sizes)).any()):
         raise InvalidInput(
             "directions that (almost) depend on each other are held at values that contradict "
             "each other; hold one of them, or all at values that fit"
