@@ -83,7 +83,7 @@ def clamp(
 def combine(parts: Sequence[Intervention]) -> Intervention:
     """Several interventions at once: all components are held together, then all is added.
 
-    A row keeps its norm if one of the parts keeps it.
+    A row keeps its norm, at every layer, if one of the parts keeps it.
 
     Args:
         parts: for one model and the same positions, each with one row or as many as the others.
@@ -91,16 +91,17 @@ def combine(parts: Sequence[Intervention]) -> Intervention:
     Raises:
         InvalidInput: no parts, or parts of different positions, numbers of rows or hidden sizes.
     """
-    n_rows = max((len(part.coefficients) for part in parts), default=0)
+    _check_joinable(parts)
+    n_rows = max(len(part.coefficients) for part in parts)
     if any(len(part.coefficients) not in (1, n_rows) for part in parts):
         raise InvalidInput(
             f"the interventions have {[len(part.coefficients) for part in parts]} rows; "
             "expected as many in each, or one"
         )
-    tables = [part.coefficients.expand(n_rows, -1) for part in parts]
+    tables = [part.coefficients.cpu().expand(n_rows, -1) for part in parts]
     held = [_held(part).expand(n_rows, -1) for part in parts]
     keep = [_kept(part).expand(n_rows) for part in parts]
-    return _joined(parts, _cat(tables, 1), _cat(held, 1), _any(keep))
+    return _joined(parts, torch.cat(tables, 1), torch.cat(held, 1), torch.stack(keep).any(0))
 
 
 def stack(parts: Sequence[Intervention | None]) -> Intervention:
@@ -113,6 +114,7 @@ def stack(parts: Sequence[Intervention | None]) -> Intervention:
         InvalidInput: no interventions, or of different positions or hidden sizes.
     """
     given = [part for part in parts if part is not None]
+    _check_joinable(given)
     widths = [part.coefficients.shape[1] for part in given]
     tables, held, keep, before = [], [], [], 0
     for part in parts:
@@ -120,12 +122,25 @@ def stack(parts: Sequence[Intervention | None]) -> Intervention:
         table, fixed = torch.zeros(n_rows, sum(widths)), torch.full((n_rows, sum(widths)), math.nan)
         if part is not None:
             own = slice(before, before + part.coefficients.shape[1])
-            table[:, own], fixed[:, own] = part.coefficients, _held(part)
+            table[:, own], fixed[:, own] = part.coefficients.cpu(), _held(part)
             before = own.stop
         tables.append(table)
         held.append(fixed)
         keep.append(torch.zeros(1, dtype=torch.bool) if part is None else _kept(part))
-    return _joined(given, _cat(tables, 0), _cat(held, 0), _cat(keep, 0))
+    return _joined(given, torch.cat(tables), torch.cat(held), torch.cat(keep))
+
+
+def _check_joinable(parts: Sequence[Intervention]) -> None:
+    if not parts:
+        raise InvalidInput("expected one or more interventions, got none")
+    if len({part.positions for part in parts}) > 1:
+        raise InvalidInput(
+            f"the interventions have positions {sorted({part.positions for part in parts})}; "
+            "expected the same: steer with one inside the other instead"
+        )
+    sizes = {direction.shape[1] for part in parts for direction in part.directions.values()}
+    if len(sizes) != 1:
+        raise InvalidInput(f"the interventions have hidden sizes {sorted(sizes)}, expected one")
 
 
 def _joined(
@@ -135,17 +150,7 @@ def _joined(
     keep_norm: Bool[Tensor, " rows"],
 ) -> Intervention:
     """One intervention on the values of all parts, side by side."""
-    if not parts:
-        raise InvalidInput("expected one or more interventions, got none")
-    if len({part.positions for part in parts}) > 1:
-        raise InvalidInput(
-            f"the interventions have positions {sorted({part.positions for part in parts})}; "
-            "expected the same: steer with one inside the other instead"
-        )
     first = next(iter(parts[0].directions.values()))
-    sizes = {direction.shape[1] for part in parts for direction in part.directions.values()}
-    if len(sizes) > 1:
-        raise InvalidInput(f"the interventions have hidden sizes {sorted(sizes)}, expected one")
     directions, norms = {}, {}
     for layer in sorted({layer for part in parts for layer in part.directions}):
         norms[layer] = next(part.norms[layer] for part in parts if layer in part.norms)
@@ -175,11 +180,3 @@ def _held(part: Intervention) -> Float[Tensor, "rows values"]:
 
 def _kept(part: Intervention) -> Bool[Tensor, " rows"]:
     return torch.as_tensor(part.keep_norm).cpu().expand(len(part.coefficients))
-
-
-def _cat(tables: Sequence[Tensor], dim: int) -> Tensor:
-    return torch.cat([table.cpu() for table in tables], dim) if tables else torch.zeros(0, 0)
-
-
-def _any(masks: Sequence[Bool[Tensor, " rows"]]) -> Bool[Tensor, " rows"]:
-    return torch.stack(list(masks)).any(0) if masks else torch.zeros(0, dtype=torch.bool)
