@@ -105,8 +105,11 @@ class Intervention:
     @property
     def only_adds(self) -> bool:
         """Whether no row holds a component or keeps its norm: `deltas` is all there is."""
-        holds = self.held is not None and not bool(self.held.isnan().all())
-        return not holds and not bool(torch.as_tensor(self.keep_norm).any())
+        return not self._holds and not bool(torch.as_tensor(self.keep_norm).any())
+
+    @property
+    def _holds(self) -> bool:
+        return self.held is not None and not bool(self.held.isnan().all())
 
     def plans(self) -> dict[int, Plan]:
         """What is done at each layer; empty where all coefficients are 0 and nothing is held.
@@ -116,8 +119,7 @@ class Intervention:
         """
         if self.only_adds:
             return {layer: Plan(delta) for layer, delta in self.deltas().items()}
-        holds = self.held is not None and not bool(self.held.isnan().all())
-        if not holds and not bool(self.coefficients.any()):
+        if not self._holds and not bool(self.coefficients.any()):
             return {}
         keep_norm = torch.as_tensor(self.keep_norm).expand(self.coefficients.shape[0])
         return {

@@ -104,7 +104,7 @@ class Plan:
 
 def plan(
     directions: Float[Tensor, "values hidden"],
-    norm: float,
+    norm: float | int,
     coefficients: Float[Tensor, "rows values"],
     held: Float[Tensor, "rows values"] | None = None,
     keep_norm: Bool[Tensor, " rows"] | None = None,
@@ -139,7 +139,9 @@ def plan(
 
 
 def _holding(
-    directions: Float[Tensor, "values hidden"], norm: float, held: Float[Tensor, "rows values"]
+    directions: Float[Tensor, "values hidden"],
+    norm: float | int,
+    held: Float[Tensor, "rows values"],
 ) -> tuple[Float[Tensor, "rows axes hidden"], Float[Tensor, "rows hidden"]]:
     """What each row has taken out, and what it gets in its place."""
     lengths = directions.norm(dim=1)
