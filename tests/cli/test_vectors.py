@@ -105,3 +105,10 @@ def test_what_cannot_be_done_is_said_in_one_line(run, foreign, model_folder, tmp
     assert run("vectors", "import", foreign, *options).refused("benevolence")
     assert run("vectors", "export", tmp_path, "--out", tmp_path / "y.gguf").refused("no vector")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("verb", [["export"], ["import"], []])
+def test_help_shows_an_example(run, verb):
+    done = run("vectors", *verb, "--help")
+    assert done.code == 0
+    assert f"Example: {' '.join(['valueflow', 'vectors', *verb])}" in " ".join(done.out.split())

@@ -83,12 +83,10 @@ class Plan:
             return lambda hidden: hidden + addition
         precision = torch.promote_types(dtype, torch.float32)
         shift = self.shift.to(device, precision)[:, None, :]
-        axes = self.shift.new_zeros(self.rows, 0, self.shift.shape[1])
-        axes = (axes if self.axes is None else self.axes).to(device, precision)
-        keep = (
-            torch.zeros(self.rows, dtype=torch.bool) if self.keep_norm is None else self.keep_norm
-        )
-        keep = keep.to(device)[:, None, None]
+        none = self.shift.new_zeros(self.rows, 0, self.shift.shape[1])
+        axes = (none if self.axes is None else self.axes).to(device, precision)
+        nobody = torch.zeros(self.rows, dtype=torch.bool)
+        keep = (nobody if self.keep_norm is None else self.keep_norm).to(device)[:, None, None]
         acts = (shift != 0).any(-1, keepdim=True) | (axes != 0).any(-1).any(-1)[:, None, None]
 
         def change(hidden: Tensor) -> Tensor:

@@ -65,10 +65,11 @@ def test_a_vector_of_ours_comes_back(make, coefficient, tmp_path):
     back = import_vector(tmp_path / "v.gguf")
     assert (back.value, back.layers, back.norms) == (given.value, given.layers, given.norms)
     assert back.provenance["of"] == given.provenance
-    assert set(back.provenance["file_coefficients"].values()) == {pytest.approx(coefficient)}
+    adding = back.provenance["file_coefficients"]
+    assert adding == {str(layer): pytest.approx(coefficient) for layer in given.layers}
     for layer in given.layers:
         torch.testing.assert_close(
-            back.directions[layer].float(), given.directions[layer], atol=0, rtol=1.2e-7
+            back.directions[layer].float(), given.directions[layer], atol=0, rtol=2e-7
         )
     # What counts, the addition, is the same to the last bit of fp32.
     export_gguf(back, tmp_path / "w.gguf", coefficient=coefficient)
@@ -201,7 +202,7 @@ def test_safetensors_of_other_shapes_are_refused(tensor, tmp_path):
 
 class Trap:
     def __reduce__(self):
-        return (pytest.fail, ("it was unpickled",))
+        return (eval, ("1 / 0",))
 
 
 @pytest.mark.parametrize("name", ["v.pt", "v.pkl", "v.bin", "v.gguf", "v.safetensors"])
