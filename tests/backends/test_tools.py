@@ -1,5 +1,6 @@
 """nnsight and TransformerLens give what transformers with hooks gives."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -54,6 +55,24 @@ def test_steered_tokens_and_scores_are_those_of_hf(tool, arch, positions):
     assert torch.equal(tokens, expected_tokens)
     close(logits, expected_logits)
     assert not torch.equal(tokens, run_hf(arch)[0])
+
+
+@EVERY_SCOPE
+@EVERY_TOOL
+def test_components_are_held_and_norms_kept_as_in_hf(tool, positions):
+    """One row projects out and clamps, one does nothing, one adds and keeps its length."""
+    nan = float("nan")
+    held = torch.tensor([[0.0, 1.5], [nan, nan], [nan, nan]])
+    plain = intervene(torch.tensor([[0.0, 0.0], [0.0, 0.0], [-1.0, 2.5]]), positions)
+    both = dataclasses.replace(plain, held=held, keep_norm=torch.tensor([False, False, True]))
+    tokens, logits = run(load_tool(tool), both)
+    expected_tokens, expected_logits = run(load(), both)
+    assert torch.equal(tokens, expected_tokens)
+    close(logits, expected_logits)
+    unsteered = run_hf()[1]
+    assert torch.equal(logits[1], run(load_tool(tool), None)[1][1])
+    assert (logits[0] - unsteered[0]).abs().max() > 0.1
+    assert (logits[2] - run(load(), plain)[1][2]).abs().max() > 0.01
 
 
 def run(backend, intervention, given=None):

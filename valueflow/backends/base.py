@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from valueflow.backends.operators import Plan, plan
 from valueflow.errors import InvalidInput
 
 Positions = Literal["all", "prompt", "generated", "last"]
@@ -17,10 +18,22 @@ POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "last")
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """Additions to the residual stream, a different one for every row of the batch.
+    """What is done to the residual stream, something else in every row of the batch.
 
-    At the output of each layer in `directions`, row r gets
-    `norms[layer] * coefficients[r] @ directions[layer]` added at the positions in scope.
+    At the output of each layer in `directions`, at the positions in scope, three things happen to
+    row r in this order:
+
+    1. The components along directions that the row holds are set: at 0 a direction is projected
+       out (ablated), at c its component becomes `c * norms[layer]` (clamped). Directions held
+       together are held jointly, whatever the angles between them.
+    2. `norms[layer] * coefficients[r] @ directions[layer]` is added. A direction that is held at
+       c and added with d ends at c + d.
+    3. With `keep_norm`, each token is scaled to the length it had before, and what was held at c
+       is scaled with it.
+
+    Directions need not have length 1. One of length L counts L times when it is added, and a
+    component held at c becomes `c * norms[layer] * L` along the unit direction, so that holding
+    at c is projecting out and adding c; projecting out does not depend on L.
 
     Attributes:
         directions: per layer (0 = output of block 0) the unit directions, shape (values, hidden).
@@ -30,6 +43,9 @@ class Intervention:
         positions: "all"; "prompt" or "generated" alone; "last", the last prompt token alone.
             Padding of the prompt is never in scope. Positions count from the start of the prompt,
             so a KV cache or padding does not shift them.
+        held: shape (rows, values), where components are set to, in the unit of `coefficients`; 0
+            projects out, NaN leaves a component as it is. None holds nothing.
+        keep_norm: whether tokens keep their length, for all rows or, shape (rows,), for each.
 
     Raises:
         InvalidInput: layers of `directions` and `norms` differ, shapes do not fit, a number is
@@ -40,6 +56,8 @@ class Intervention:
     norms: Mapping[int, float]
     coefficients: Float[Tensor, "rows values"]
     positions: Positions = "all"
+    held: Float[Tensor, "rows values"] | None = None
+    keep_norm: Bool[Tensor, " rows"] | bool = False
 
     def __post_init__(self) -> None:
         if set(self.directions) != set(self.norms):
@@ -67,9 +85,56 @@ class Intervention:
                 )
         if not bool(self.coefficients.isfinite().all()):
             raise InvalidInput("a coefficient is not finite")
+        self._check_operators()
+
+    def _check_operators(self) -> None:
+        shape = tuple(self.coefficients.shape)
+        if self.held is not None and tuple(self.held.shape) != shape:
+            raise InvalidInput(
+                f"held: expected (rows, values) as for coefficients, {shape}, "
+                f"got {tuple(self.held.shape)}; use NaN for what is not held"
+            )
+        if self.held is not None and bool(self.held.isinf().any()):
+            raise InvalidInput("a held component is infinite; use NaN for what is not held")
+        if isinstance(self.keep_norm, Tensor) and tuple(self.keep_norm.shape) != shape[:1]:
+            raise InvalidInput(
+                f"keep_norm: expected True, False or one for each of {shape[0]} rows, "
+                f"got {tuple(self.keep_norm.shape)}"
+            )
+
+    @property
+    def only_adds(self) -> bool:
+        """Whether no row holds a component or keeps its norm: `deltas` is all there is."""
+        return not self._holds and not bool(torch.as_tensor(self.keep_norm).any())
+
+    @property
+    def _holds(self) -> bool:
+        return self.held is not None and not bool(self.held.isnan().all())
+
+    def plans(self) -> dict[int, Plan]:
+        """What is done at each layer; empty where all coefficients are 0 and nothing is held.
+
+        Raises:
+            InvalidInput: directions that depend on each other are held at contradicting values.
+        """
+        if self.only_adds:
+            return {layer: Plan(delta) for layer, delta in self.deltas().items()}
+        if not self._holds and not bool(self.coefficients.any()):
+            return {}
+        keep_norm = torch.as_tensor(self.keep_norm).expand(self.coefficients.shape[0])
+        return {
+            layer: plan(direction, self.norms[layer], self.coefficients, self.held, keep_norm)
+            for layer, direction in self.directions.items()
+        }
 
     def deltas(self) -> dict[int, Float[Tensor, "rows hidden"]]:
-        """What is added at each layer, in fp32; empty where all coefficients are 0."""
+        """What is added at each layer, in fp32; empty where all coefficients are 0.
+
+        Raises:
+            InvalidInput: the intervention does more than add, which `plans` gives.
+        """
+        if not self.only_adds:
+            raise InvalidInput("the intervention does more than add; use plans()")
         if not bool(self.coefficients.any()):
             return {}
         weights = self.coefficients.float()

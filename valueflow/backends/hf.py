@@ -18,7 +18,7 @@ from valueflow.backends.decoding import greedy_unless_told, sequences_per_prompt
 from valueflow.backends.running import (
     Clock,
     Step,
-    adding,
+    acting,
     cached_module,
     hidden_of,
     hidden_size,
@@ -146,7 +146,7 @@ def steered(
     prompt_mask: Bool[Tensor, "rows prompt"] | None = None,
     copies: int = 1,
 ) -> Iterator[None]:
-    """Steer `model` inside the `with`; contexts nest, and their additions add up.
+    """Steer `model` inside the `with`; contexts nest: the outer one acts first, additions add up.
 
     A compiled model would run without the hooks: with a static cache on a GPU, give
     `model.generate` the option `disable_compile=True` (`HFBackend.generate` does).
@@ -154,10 +154,11 @@ def steered(
     Args:
         model: the model or anything around it (a wrapper's `generate` may pass the wrapper by).
         blocks: its decoder blocks.
-        intervention: what is added where. With all coefficients 0 no hook is installed.
+        intervention: what is done where. With all coefficients 0 and nothing held no hook is
+            installed.
         prompt_mask: which tokens of the padded prompts are real, shape (prompts, length); what
-            comes after is generated. Needed for every scope but "all"; without it padding gets
-            the addition too, which no real token sees.
+            comes after is generated. Needed for every scope but "all"; without it padding is
+            steered too, which no real token sees.
         copies: consecutive batch rows per prompt (beams, returned sequences).
 
     Raises:
@@ -165,15 +166,15 @@ def steered(
             fit, a scope that needs `prompt_mask`. While steering, a batch whose rows do not fit.
     """
     intervention.check_fit(len(blocks), hidden_size(model), prompt_mask)
-    deltas = intervention.deltas()
+    plans = intervention.plans()
     decoder = cached_module(model, blocks)
     clock = Clock(decoder, intervention, prompt_mask, copies)
-    step = adding(deltas, clock, copies)
+    step = acting(plans, clock, copies)
     with ExitStack() as stack:
-        if deltas:
+        if plans:
             before = decoder.register_forward_pre_hook(clock.before_call, with_kwargs=True)
             stack.callback(before.remove)
-        for layer in deltas:
+        for layer in plans:
             handle = blocks[layer].register_forward_hook(_hook(step, layer))
             stack.callback(handle.remove)
         yield

@@ -21,7 +21,7 @@ from valueflow.backends.decoding import greedy_unless_told, sequences_per_prompt
 from valueflow.backends.running import (
     Clock,
     Step,
-    adding,
+    acting,
     cached_module,
     hidden_of,
     hidden_size,
@@ -97,10 +97,10 @@ class NNsightBackend:
         if intervention is not None:
             prompt_mask = attention_mask.bool()
             intervention.check_fit(self.n_layers, hidden_size(self.model), prompt_mask)
-            deltas = intervention.deltas()
+            plans = intervention.plans()
             copies = sequences_per_prompt(self.model, options)
             clock = Clock(self._decoder, intervention, prompt_mask, copies)
-            step = adding(deltas, clock, copies) if deltas else None
+            step = acting(plans, clock, copies) if plans else None
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **options}
         with torch.inference_mode():
             if intervention is None or clock is None or step is None:

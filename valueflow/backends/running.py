@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from valueflow.backends.base import Intervention, prompt_scope
+from valueflow.backends.operators import Plan
 from valueflow.errors import InvalidInput
 
 Step = Callable[[Tensor, int], Tensor]
@@ -66,30 +67,20 @@ class Clock:
         return torch.cat([mask, tail], dim=1)
 
 
-def adding(deltas: Mapping[int, Float[Tensor, "rows hidden"]], clock: Clock, copies: int) -> Step:
-    """The step that adds each row's delta at the positions in scope; layers without one stay."""
-    rows = {
-        layer: delta if len(delta) == 1 else delta.repeat_interleave(copies, dim=0)
-        for layer, delta in deltas.items()
-    }
-    ready: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
+def acting(plans: Mapping[int, Plan], clock: Clock, copies: int) -> Step:
+    """The step that does to each row what is planned, at the positions in scope.
+
+    Layers without a plan stay as they are.
+    """
+    ready = {layer: plan.repeated(copies) for layer, plan in plans.items()}
 
     def step(hidden: Tensor, layer: int) -> Tensor:
-        if layer not in rows:
+        plan = ready.get(layer)
+        if plan is None:
             return hidden
-        scope = clock.scope(hidden)
-        if len(rows[layer]) > 1:
-            _check_rows(len(rows[layer]), hidden.shape[0])
-        if scope is False:
-            return hidden
-        key = (layer, hidden.device, hidden.dtype)
-        if key not in ready:
-            # Once per device: under a device map every layer has its own.
-            ready[key] = rows[layer].to(hidden.device, hidden.dtype)[:, None, :]
-        addition = ready[key]
-        if scope is not True:
-            addition = addition * scope[:, :, None].to(addition.dtype)
-        return hidden + addition
+        if plan.rows > 1:
+            _check_rows(plan.rows, hidden.shape[0])
+        return plan(hidden, clock.scope(hidden))
 
     return step
 

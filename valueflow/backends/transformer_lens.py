@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from valueflow.backends.base import Intervention, check_layers
 from valueflow.backends.decoding import greedy_unless_told, sequences_per_prompt
-from valueflow.backends.running import Clock, Step, adding, cached_module, hidden_size
+from valueflow.backends.running import Clock, Step, acting, cached_module, hidden_size
 from valueflow.backends.scoring import continuation_nll, token_nll
 from valueflow.errors import InvalidInput
 
@@ -139,15 +139,15 @@ def steered(
     model: Any = bridge.original_model
     blocks: Any = bridge.blocks
     intervention.check_fit(len(blocks), hidden_size(model), prompt_mask)
-    deltas = intervention.deltas()
+    plans = intervention.plans()
     decoder = cached_module(model, blocks)
     clock = Clock(decoder, intervention, prompt_mask, copies)
-    step = adding(deltas, clock, copies)
+    step = acting(plans, clock, copies)
     with ExitStack() as stack:
-        if deltas:
+        if plans:
             before = decoder.register_forward_pre_hook(clock.before_call, with_kwargs=True)
             stack.callback(before.remove)
-            hooks = [(residual(layer), _hook(step, layer)) for layer in deltas]
+            hooks = [(residual(layer), _hook(step, layer)) for layer in plans]
             stack.enter_context(bridge.hooks(fwd_hooks=hooks))
         yield
 
