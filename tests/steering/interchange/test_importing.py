@@ -219,6 +219,16 @@ def test_pickles_are_never_opened(name, zipped, tmp_path):
         read_control_vector(path)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152])
+def test_a_header_whose_length_looks_like_a_pickle_is_none(length, tmp_path):
+    path, given = tmp_path / "v.bin", {"layer.1": torch.ones(4)}
+    save_file(given, path, metadata={"x": ""})
+    missing = length - int.from_bytes(path.read_bytes()[:8], "little")
+    save_file(given, path, metadata={"x": "-" * missing})
+    assert path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04")
+    assert read_control_vector(path).layers == (1,)
+
+
 def test_files_that_are_something_else(tmp_path):
     for name, content in (("a", b""), ("b", b"{}"), ("c.safetensors", b"\xff" * 80)):
         (tmp_path / name).write_bytes(content)

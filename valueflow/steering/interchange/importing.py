@@ -77,20 +77,24 @@ def read_control_vector(path: str | Path) -> ControlVector:
     """
     path = Path(path)
     start = _start(path)
-    if path.suffix.lower() in _PICKLES or start.startswith(_PICKLE_STARTS):
+    is_gguf = start.startswith(gguf_file.MAGIC)
+    # The length of a safetensors header, its first 8 bytes, can look like the start of a pickle.
+    is_safetensors = start[8:] == b"{"
+    suspect = path.suffix.lower() in _PICKLES or start.startswith(_PICKLE_STARTS)
+    if suspect and not (is_gguf or is_safetensors):
         raise ArtifactError(
             f"{path}: a pickle can run code when it is loaded, so it is not; where you trust it, "
             "load it with the tool that made it and save {str(layer): tensor} with "
             "safetensors.torch.save_file"
         )
     fields: Mapping[str, gguf_file.Field] = {}
-    if start == gguf_file.MAGIC:
+    if is_gguf:
         arrays, fields = gguf_file.read(path)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     else:
         tensors = _safetensors(path)
     about = {
-        "format": "gguf" if start == gguf_file.MAGIC else "safetensors",
+        "format": "gguf" if is_gguf else "safetensors",
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "hint": fields.get("controlvector.model_hint"),
@@ -169,7 +173,7 @@ def import_vector(
 def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(4)
+            return file.read(9)
     except IsADirectoryError:
         raise ArtifactError(f"{path} is a folder; expected a .gguf or .safetensors file") from None
     except OSError as error:
