@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = facade(
         "held_out_score": "directions",
         "middle_layers": "directions",
         "derive_family": "family",
-        "METHODS": "family",
+        "METHODS": "methods",
         "decompose": "hierarchy",
         "LinearProbe": "probes",
         "train_probes": "probes",
