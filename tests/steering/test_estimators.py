@@ -106,7 +106,7 @@ def test_without_noise_nothing_is_whitened():
 
 
 def test_ridge_in_the_span_is_ridge_in_the_whole_space(monkeypatch):
-    monkeypatch.setattr(estimators, "PENALTIES", (3.0,))
+    monkeypatch.setattr(estimators, "PENALTIES", (90.0,))
     rows, intensities, ladders = gaussian(
         basis(0, 60)[:, 0], torch.eye(60), n_ladders=15, offsets=1.0
     )
@@ -118,20 +118,24 @@ def test_ridge_in_the_span_is_ridge_in_the_whole_space(monkeypatch):
     torch.testing.assert_close(logistic(rows, intensities, ladders), expected, rtol=1e-3, atol=1e-5)
 
 
-def penalty_of(data):
-    return estimators._best_penalty(estimators._Reduced.of(grade(*data)))
-
-
 def test_penalty_is_judged_on_whole_ladders():
-    """Texts that occur five times in their ladder look learnable unless ladders are left out whole.
-
-    Noise asks for the strongest ridge; a signal with many ladders for a weaker one.
-    """
+    """Texts that occur five times in their ladder could be learned by heart, if not left out whole."""
     rows, intensities, ladders = gaussian(torch.zeros(40), torch.eye(40), n_ladders=30)
     copies = (rows.repeat(5, 1), intensities.repeat(5), ladders * 5)
-    assert penalty_of(copies) == estimators.PENALTIES[0]
-    strong = gaussian(4 * basis(0, 4)[:, 0], torch.eye(4), n_ladders=300)
-    assert penalty_of(strong) > estimators.PENALTIES[0]
+    effects = estimators._held_out_effects(estimators._Reduced.of(grade(*copies)))
+    assert len(effects) == len(estimators.PENALTIES)
+    assert np.abs(effects).max() < 0.8
+
+
+def test_poles_that_do_not_overlap_get_a_strong_ridge():
+    """The weakest ridge separates them too, but by the few texts nearest the boundary."""
+    truth = 12 * basis(0, 30)[:, 0]
+    data = gaussian(truth, torch.eye(30), n_ladders=100)
+    assert cosine(logistic(*data), truth) > cosine(mean_difference(*data), truth) - 0.02
+    reduced = estimators._Reduced.of(grade(*data))
+    weakest = estimators._fit(reduced.rows, reduced.high, estimators.PENALTIES[-1])
+    assert cosine(reduced.basis @ torch.from_numpy(weakest), truth) < 0.95
+    assert estimators._best_penalty(reduced) < estimators.PENALTIES[-1]
 
 
 @pytest.mark.parametrize("name", ["logistic", "whitened_logistic", "whitened_pca"])

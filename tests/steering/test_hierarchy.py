@@ -56,7 +56,7 @@ def gains(n_ladders, *, sharing=TREE, seeds=range(20), **options):
     """Mean cosine with the truth of the plain means and of the shrunken ones."""
     plain, shrunken = [], []
     for seed in seeds:
-        truth, rows = planted(n_ladders, seed=seed, **options)
+        truth, rows = planted(n_ladders, seed=seed, sharing=sharing, **options)
         found = decompose(rows, sharing)
         plain.append(float(cosines(found.means, truth).mean()))
         shrunken.append(float(cosines(found.shrunken, truth).mean()))

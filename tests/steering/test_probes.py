@@ -45,7 +45,7 @@ def test_a_planted_value_is_read_on_ladders_not_seen(monkeypatch):
     for value, probe in probes.items():
         readout = probe.readouts[1]
         truth = truths()[value]
-        assert float(readout.direction @ truth) > 0.85
+        assert float(readout.direction @ truth) > 0.75
         # Poles lie 2 apart on average (4 and 8 of 6, on either side): AUC of the best reader.
         spread = np.sqrt(1 + 0.25)
         gaps = [(a + b) / 6 for a in (4, 8) for b in (4, 8)]
@@ -56,7 +56,7 @@ def test_a_planted_value_is_read_on_ladders_not_seen(monkeypatch):
 
 
 def test_placebos_read_nothing(monkeypatch):
-    probes = planted(monkeypatch, strength=0.7, n_ladders=30, placebos=12)
+    probes = planted(monkeypatch, strength=0.7, placebos=12, estimator="mean_difference")
     chance = [a for probe in probes.values() for a in probe.readouts[1].placebos]
     assert len(chance) == 24
     assert np.mean(chance) == pytest.approx(0.5, abs=0.12)
@@ -68,7 +68,9 @@ def test_without_a_value_there_is_nothing_to_read(monkeypatch):
     found = [
         probe.readouts[1].test
         for seed in range(3)
-        for probe in planted(monkeypatch, strength=0.0, seed=seed, placebos=0).values()
+        for probe in planted(
+            monkeypatch, strength=0.0, seed=seed, placebos=0, estimator="mean_difference"
+        ).values()
     ]
     assert np.mean([f.estimate for f in found]) == pytest.approx(0.5, abs=0.06)
     assert sum(f.low < 0.5 < f.high for f in found) >= 5

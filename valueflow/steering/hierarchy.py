@@ -24,7 +24,7 @@ from valueflow.theories.levels import levels_of
 
 OWN = "own"
 
-Sharing = Mapping[str, Float[Tensor, "values nodes"]]
+Sharing = Mapping[str, Float[Tensor, "values _"]]
 """Per kind of part: how much of each node's part a value holds. Rows in the order of the values."""
 
 
@@ -61,7 +61,7 @@ class Decomposition:
 
 
 def decompose(
-    differences: Mapping[str, Float[Tensor, "ladders hidden"]],
+    differences: Mapping[str, Float[Tensor, "_ hidden"]],
     sharing: Sharing,
     *,
     variances: Mapping[str, float] | None = None,
@@ -102,7 +102,7 @@ def decompose(
     return Decomposition(tuple(differences), means, parts, found, noise, weights)
 
 
-def tree_sharing(values: Sequence[str]) -> dict[str, Float[Tensor, "values nodes"]]:
+def tree_sharing(values: Sequence[str]) -> dict[str, Float[Tensor, "values _"]]:
     """What the value trees say values share: all, their theory, their nodes of each level above.
 
     A value with several nodes at a level holds an equal share of each.
@@ -122,7 +122,7 @@ def tree_sharing(values: Sequence[str]) -> dict[str, Float[Tensor, "values nodes
     return {kind: _members(nodes) for kind, nodes in held.items() if any(nodes)}
 
 
-def concept_sharing(values: Sequence[str]) -> dict[str, Float[Tensor, "values nodes"]]:
+def concept_sharing(values: Sequence[str]) -> dict[str, Float[Tensor, "values _"]]:
     """What the concept anchors say values of different theories share; rows of length 1.
 
     Negative where a concept is the opposite of the value; a row of zeros for a value that no
@@ -164,7 +164,7 @@ def without_neighbours(
 
 def matched_differences(
     activations: Float[Tensor, "texts hidden"],
-    embeddings: Float[Tensor, "texts width"],
+    embeddings: Float[Tensor, "embedded width"],
     intensities: Float[Tensor, " texts"],
     ladders: Sequence[str],
     *,
@@ -220,7 +220,7 @@ def _members(held: Sequence[frozenset[str]]) -> Float[Tensor, "values nodes"]:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _checked(differences: Mapping[str, Tensor]) -> list[Float[Tensor, "ladders hidden"]]:
+def _checked(differences: Mapping[str, Tensor]) -> list[Float[Tensor, "_ hidden"]]:
     rows = [row.double() for row in differences.values()]
     if not rows or max(len(row) for row in rows) < 2 or min(len(row) for row in rows) < 1:
         raise InvalidInput(
@@ -248,7 +248,7 @@ def _kernels(sharing: Sharing, n_values: int) -> dict[str, Float[Tensor, "values
     return kernels | {OWN: torch.eye(n_values, dtype=torch.float64)}
 
 
-def _within(rows: Sequence[Float[Tensor, "ladders hidden"]]) -> float:
+def _within(rows: Sequence[Float[Tensor, "_ hidden"]]) -> float:
     """Squared length of a ladder's deviation from its value's mean, pooled over the values."""
     squares = sum(float((row - row.mean(0)).square().sum()) for row in rows)
     return squares / sum(len(row) - 1 for row in rows)

@@ -152,7 +152,7 @@ for _name, _method in {
     METHODS.add(_name, _method)
 
 
-def _differences(family: Family) -> dict[str, Float[Tensor, "ladders hidden"]]:
+def _differences(family: Family) -> dict[str, Float[Tensor, "_ hidden"]]:
     return {
         value: grade(texts.activations, texts.intensities, texts.ladders).by_ladder()
         for value, texts in family.items()
