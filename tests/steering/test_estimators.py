@@ -119,7 +119,7 @@ def test_ridge_in_the_span_is_ridge_in_the_whole_space(monkeypatch):
 
 
 def test_penalty_is_judged_on_whole_ladders():
-    """Texts that occur five times in their ladder could be learned by heart, if not left out whole."""
+    """Texts that occur five times in a ladder could be learned by heart, if not left out whole."""
     rows, intensities, ladders = gaussian(torch.zeros(40), torch.eye(40), n_ladders=30)
     copies = (rows.repeat(5, 1), intensities.repeat(5), ladders * 5)
     effects = estimators._held_out_effects(estimators._Reduced.of(grade(*copies)))
