@@ -134,7 +134,8 @@ def test_poles_that_do_not_overlap_get_a_strong_ridge():
     assert cosine(logistic(*data), truth) > cosine(mean_difference(*data), truth) - 0.02
     reduced = estimators._Reduced.of(grade(*data))
     weakest = estimators._fit(reduced.rows, reduced.high, estimators.PENALTIES[-1])
-    assert cosine(reduced.basis @ torch.from_numpy(weakest), truth) < 0.95
+    found = cosine(reduced.basis @ torch.from_numpy(weakest), truth)
+    assert found < cosine(logistic(*data), truth) - 0.01
     assert estimators._best_penalty(reduced) < estimators.PENALTIES[-1]
 
 
