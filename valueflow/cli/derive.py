@@ -26,7 +26,7 @@ def run(
     value: Annotated[str, typer.Argument(help="A value the database grades.")],
     out: OutFolder,
     layer: Annotated[str, typer.Option(help="auto, or a number; 0 is the first block.")] = "auto",
-    estimator: Annotated[str, typer.Option(help="mean_difference, pca or lda.")] = (
+    estimator: Annotated[str, typer.Option(help="mean_difference, pca, lda, logistic, ...")] = (
         "mean_difference"
     ),
     seed: Seed = 0,

@@ -18,6 +18,7 @@ from valueflow.cli import (
     evaluate,
     hives,
     models,
+    probes,
     profile,
     reliability,
     steer,
@@ -40,6 +41,7 @@ for _verb in (demo, theories, derive, calibrate, steer, evaluate, reliability, p
 app.add_typer(hives.app, name="hives")
 app.add_typer(models.app, name="models")
 app.add_typer(vectors.app, name="vectors")
+app.add_typer(probes.app, name="probes")
 app.add_typer(vidb.app, name="vidb")
 
 

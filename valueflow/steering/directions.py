@@ -5,25 +5,20 @@ pass for a signal, and uses only ladders that have both a supporting and an oppo
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from valueflow.errors import InvalidInput
 from valueflow.registry import Registry
 from valueflow.steering.activations import Activations
-from valueflow.steering.contrasts import POLE, Contrast
-
-Estimator = Callable[
-    [Float[Tensor, "texts hidden"], Float[Tensor, " texts"], Sequence[str]],
-    Float[Tensor, " hidden"],
-]
-"""(activations, intensities, ladders) -> a unit vector that points from opposition to support."""
+from valueflow.steering.contrasts import Contrast
+from valueflow.steering.estimators import logistic, whitened
+from valueflow.steering.graded import Estimator, Graded, grade, two_poled, unit
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator")
 FAR_APART = 3.0
@@ -57,8 +52,8 @@ def mean_difference(
     References:
         Rimsky et al. 2024, "Steering Llama 2 via Contrastive Activation Addition", section 3.
     """
-    graded = _grade(activations, intensities, ladders)
-    return _unit(graded.difference())
+    graded = grade(activations, intensities, ladders)
+    return unit(graded.difference())
 
 
 def pca(
@@ -78,14 +73,14 @@ def pca(
     References:
         Zou et al. 2023, "Representation Engineering", section 3.1 (LAT), without its random signs.
     """
-    graded = _grade(activations, intensities, ladders)
+    graded = grade(activations, intensities, ladders)
     differences = graded.differences()
     axis = torch.linalg.svd(differences, full_matrices=False).Vh[0]
     projections = differences @ axis
     majority = projections.sign().sum()
     if (majority if majority != 0 else projections.sum()) < 0:
         axis = -axis
-    return _unit(axis if differences.any() else torch.zeros_like(axis))
+    return unit(axis if differences.any() else torch.zeros_like(axis))
 
 
 def lda(
@@ -110,17 +105,19 @@ def lda(
     from scipy.linalg import solve
     from sklearn.covariance import ledoit_wolf
 
-    graded = _grade(activations, intensities, ladders)
+    graded = grade(activations, intensities, ladders)
     residuals = graded.residuals()
     if not residuals.any():
-        return _unit(graded.difference())
+        return unit(graded.difference())
     covariance, _ = ledoit_wolf(residuals.numpy(), assume_centered=True)
     weights = solve(covariance, graded.difference().numpy(), assume_a="pos")
-    return _unit(torch.from_numpy(weights))
+    return unit(torch.from_numpy(weights))
 
 
-for _estimator in (mean_difference, pca, lda):
+for _estimator in (mean_difference, pca, lda, logistic):
     ESTIMATORS.add(_estimator.__name__, _estimator)
+ESTIMATORS.add("whitened_pca", whitened(pca, to="steer"))
+ESTIMATORS.add("whitened_logistic", whitened(logistic, to="steer"))
 
 
 def held_out_score(
@@ -139,8 +136,8 @@ def held_out_score(
     Raises:
         InvalidInput: lengths differ, or fewer than two ladders (or folds) to learn from and test.
     """
-    _grade(activations, intensities, ladders)
-    kept = sorted(_two_poled(intensities, ladders))
+    grade(activations, intensities, ladders)
+    kept = sorted(two_poled(intensities, ladders))
     folds = min(folds, len(kept))
     if folds < 2:
         raise InvalidInput(
@@ -155,7 +152,7 @@ def held_out_score(
         names = [ladder for ladder, use in zip(ladders, train.tolist(), strict=True) if use]
         direction = estimator(activations[train], intensities[train], names)
         projections[place == fold] = activations[place == fold].double() @ direction.double()
-    return _score(_grade(projections[:, None], intensities, ladders))
+    return _score(grade(projections[:, None], intensities, ladders))
 
 
 def choose_layer(
@@ -209,69 +206,7 @@ def labels(contrasts: Sequence[Contrast]) -> tuple[Float[Tensor, " texts"], list
     return intensities, [contrast.ladder for contrast in contrasts]
 
 
-@dataclass(frozen=True, eq=False)
-class _Graded:
-    """Texts of two-poled ladders with the ladders' means taken away, fp64."""
-
-    centred: Float[Tensor, "texts hidden"]
-    intensities: Float[Tensor, " texts"]
-    high: Bool[Tensor, " texts"]
-    low: Bool[Tensor, " texts"]
-    group: Int[Tensor, " texts"]
-
-    def difference(self) -> Float[Tensor, " hidden"]:
-        return self.centred[self.high].mean(0) - self.centred[self.low].mean(0)
-
-    def differences(self) -> Float[Tensor, "pairs hidden"]:
-        """Every supporting text minus every opposing one of the same ladder."""
-        together = self.group[self.high][:, None] == self.group[self.low]
-        high, low = together.nonzero(as_tuple=True)
-        return self.centred[self.high][high] - self.centred[self.low][low]
-
-    def residuals(self) -> Float[Tensor, "texts hidden"]:
-        """The texts of both poles less their class's mean and what is linear in the intensity."""
-        rows, graded = [], []
-        for members in (self.high, self.low):
-            rows.append(self.centred[members] - self.centred[members].mean(0))
-            graded.append(self.intensities[members] - self.intensities[members].mean())
-        residual, spread = torch.cat(rows), torch.cat(graded)
-        # A strong and a mild supporter differ by the value, which is no noise.
-        slope = (spread @ residual) / (spread @ spread).clamp(min=1e-12)
-        return residual - spread[:, None] * slope
-
-
-def _two_poled(intensities: Float[Tensor, " texts"], ladders: Sequence[str]) -> set[str]:
-    graded = list(zip(intensities.tolist(), ladders, strict=True))
-    supporting = {ladder for intensity, ladder in graded if intensity > POLE}
-    return supporting & {ladder for intensity, ladder in graded if intensity < -POLE}
-
-
-def _grade(
-    activations: Float[Tensor, "texts hidden"],
-    intensities: Float[Tensor, " texts"],
-    ladders: Sequence[str],
-) -> _Graded:
-    if not len(activations) == len(intensities) == len(ladders):
-        raise InvalidInput(
-            f"{len(activations)} activations, {len(intensities)} intensities and {len(ladders)} "
-            "ladders; expected as many of each"
-        )
-    names = sorted(_two_poled(intensities, ladders))
-    if not names:
-        raise InvalidInput(
-            f"none of the {len(set(ladders))} ladders has both a text above {POLE} and one below "
-            f"-{POLE}: there is nothing to contrast"
-        )
-    number = {name: i for i, name in enumerate(names)}
-    group = torch.tensor([number.get(ladder, -1) for ladder in ladders])
-    keep = group >= 0
-    group, graded, rows = group[keep], intensities[keep].double(), activations[keep].double()
-    totals = rows.new_zeros(len(names), rows.shape[1]).index_add_(0, group, rows)
-    means = totals / torch.bincount(group)[:, None]
-    return _Graded(rows - means[group], graded, graded > POLE, graded < -POLE, group)
-
-
-def _score(projected: _Graded) -> LayerScore:
+def _score(projected: Graded) -> LayerScore:
     position = projected.centred[:, 0]
     together = projected.group[:, None] == projected.group
     above = projected.intensities[:, None] - projected.intensities > FAR_APART
@@ -283,13 +218,3 @@ def _score(projected: _Graded) -> LayerScore:
     largest = float(torch.finfo(torch.float32).max)
     effect = difference / spread if spread > 0 else math.copysign(largest, difference)
     return LayerScore(float((order.mean() + 1) / 2), effect if difference else 0.0)
-
-
-def _unit(vector: Float[Tensor, " hidden"]) -> Float[Tensor, " hidden"]:
-    norm = vector.norm()
-    if not bool(norm > 0) or not bool(norm.isfinite()):
-        raise InvalidInput(
-            "supporting and opposing texts do not differ in these activations "
-            "(or a number is not finite): no direction"
-        )
-    return (vector / norm).float()

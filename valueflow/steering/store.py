@@ -1,7 +1,9 @@
 """Steering vectors on disk, and whether one fits a model."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from valueflow import artifacts
 from valueflow.errors import ArtifactError, InvalidInput, StaleArtifact
@@ -9,6 +11,31 @@ from valueflow.models.loading import LoadedModel
 from valueflow.steering.vector import SteeringVector
 
 KIND = "vector"
+
+
+@runtime_checkable
+class MadeForModel(Protocol):
+    """What can fit a model or not: a `SteeringVector`, a `LinearProbe`."""
+
+    @property
+    def value(self) -> str:
+        """What it is of, for messages."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Names the model it is for under "model"."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream it is for."""
+        ...
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers it is for, ascending."""
+        ...
 
 
 def save_vector(vector: SteeringVector, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -45,8 +72,8 @@ def load_vector(folder: str | Path) -> SteeringVector:
         raise ArtifactError(f"{folder}: no steering vector in it: {error!r}") from None
 
 
-def check_fits(vector: SteeringVector, loaded: LoadedModel) -> None:
-    """Refuse a vector on a model it was not made for.
+def check_fits(vector: MadeForModel, loaded: LoadedModel) -> None:
+    """Refuse a vector or probe on a model it was not made for.
 
     Raises:
         StaleArtifact: names what differs (hidden size, layers, or the fingerprint of model,
