@@ -1,17 +1,19 @@
+import copy
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from planted_layers import DECODING, GOOD, PROMPTS, evaluator, loaded, vector
 
-from valueflow.dose.candidates import Candidate, candidates
+from valueflow.dose.candidates import Candidate, at_layers, candidates
 from valueflow.dose.effect import Limits, effect_within
 from valueflow.dose.search import plan, planned_rows, search
 from valueflow.dose.sweep import sweep
 from valueflow.errors import InvalidInput
 
 LIMITS = Limits(2.0, degenerate=1.0)
-TRIED = candidates([(0,), (1,), (2,), (GOOD,)], scopes=("all", "last"))
+TRIED = candidates([(1,), (2,), (GOOD,)], scopes=("all", "last"))
 
 
 @functools.cache
@@ -20,7 +22,7 @@ def found(seed=0):
         loaded(),
         {"mean_difference": vector()},
         TRIED,
-        evaluator(),
+        copy.deepcopy(evaluator()),  # the planted judge's noise goes on from call to call
         prompts=PROMPTS,
         decoding=DECODING,
         limits=LIMITS,
@@ -41,7 +43,7 @@ def test_the_planted_layer_and_scope_win():
 
 def test_rungs_halve_candidates_and_double_prompts_none_of_them_twice():
     rungs = found().rungs
-    assert [(len(r.tried), len(r.prompts)) for r in rungs] == [(8, 2), (4, 4), (2, 8)]
+    assert [(len(r.tried), len(r.prompts)) for r in rungs] == [(6, 2), (3, 4), (2, 8)]
     assert [p for r in rungs for p in r.prompts] == PROMPTS
     for before, after in zip(rungs, rungs[1:], strict=False):
         assert {t.candidate for t in before.tried if t.kept} == {t.candidate for t in after.tried}
@@ -56,23 +58,17 @@ def test_every_measurement_is_kept_and_is_what_it_says():
             assert tried.effect == effect_within(tried.arm, LIMITS)
             assert len(tried.arm.texts[0]) == len(rung.prompts)
         assert sum(t.best for t in rung.tried) == pytest.approx(1)
-    tried = found().rungs[1].tried[2]
+    tried = found().rungs[1].tried[1]
     c = tried.candidate
     cell = {"v": tried.arm.coefficients[0]}
     alone = sweep(
         loaded(),
-        {"v": vector() if False else _at(c)},
+        {"v": at_layers(vector(), c.layers)},
         [cell],
         found().rungs[1].prompts,
-        decoding=type(DECODING)(max_new_tokens=16, positions=c.positions),
+        decoding=replace(DECODING, positions=c.positions),
     )
     assert alone.texts[0] == tried.arm.texts[0]
-
-
-def _at(candidate):
-    from valueflow.dose.candidates import at_layers
-
-    return at_layers(vector(), candidate.layers)
 
 
 def test_doses_follow_what_the_rung_before_could_bear():
@@ -95,10 +91,11 @@ def test_the_rows_are_those_stated_before(monkeypatch):
 
     monkeypatch.setattr("valueflow.dose.search.sweep", counted)
     again = found.__wrapped__()
-    assert sum(generated) == again.rows == planned_rows(plan(8, 14, first=2))
+    assert sum(generated) == again.rows == planned_rows(plan(6, 14, first=2))
     assert len(generated) <= 2 * 3  # one call a scope and rung
     # And the same seed gives the same search.
-    assert again.winner == found().winner or again.winner.effect == found().winner.effect
+    assert again.winner.candidate == found().winner.candidate
+    assert again.winner.effect == found().winner.effect
     assert [t.candidate for t in again.rungs[1].tried] == [
         t.candidate for t in found().rungs[1].tried
     ]

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from valueflow.backends.base import POSITIONS, Positions, check_layers
+from valueflow.backends.base import Positions, check_layers
 from valueflow.errors import InvalidInput
-from valueflow.steering.directions import middle_layers
 from valueflow.steering.vector import SteeringVector
 
 SCOPES: tuple[Positions, ...] = ("all", "generated")
@@ -41,28 +40,26 @@ class Candidate:
         return f"{where}, {self.positions}, {self.estimator}"
 
 
-def layer_sets(
-    n_layers: int, *, stride: int = 1, window: int = 3, middle: bool = True
-) -> list[tuple[int, ...]]:
-    """Single layers, windows of neighbours and the whole middle half, without doubles.
+def layer_sets(layers: Sequence[int], *, stride: int = 1, window: int = 3) -> list[tuple[int, ...]]:
+    """Single layers, windows of neighbours and all of the layers together, without doubles.
 
     Args:
-        n_layers: of the model.
-        stride: between single layers, and between the first layers of windows.
-        window: neighbours in a window; 1 for no windows.
-        middle: whether all layers of the middle half together are one set.
+        layers: to choose among; `valueflow.steering.middle_layers` for the middle half.
+        stride: between single layers, and between the first layers of windows, counted in `layers`.
+        window: neighbours in a window, neighbours being next to each other in `layers`; 1 for none.
 
     Raises:
-        InvalidInput: a stride or window below 1.
+        InvalidInput: no layers, a stride or window below 1.
     """
-    if stride < 1 or window < 1:
-        raise InvalidInput(f"expected stride and window of 1 or more, got {stride} and {window}")
-    half = middle_layers(n_layers)
-    sets = [(layer,) for layer in half[::stride]]
-    sets += [tuple(half[i : i + window]) for i in range(0, len(half) - window + 1, stride)]
-    if middle:
-        sets.append(tuple(half))
-    return list(dict.fromkeys(sets))
+    if not layers or stride < 1 or window < 1:
+        raise InvalidInput(
+            f"expected layers, and stride and window of 1 or more; got {len(layers)} layers, "
+            f"{stride} and {window}"
+        )
+    own = sorted(set(layers))
+    sets = [(layer,) for layer in own[::stride]]
+    sets += [tuple(own[i : i + window]) for i in range(0, len(own) - window + 1, stride)]
+    return list(dict.fromkeys([*sets, tuple(own)]))
 
 
 def candidates(
@@ -74,11 +71,8 @@ def candidates(
     """Every set of layers with every scope and estimator.
 
     Raises:
-        InvalidInput: an unknown scope, or nothing to choose among.
+        InvalidInput: nothing to choose among, or an empty set of layers.
     """
-    unknown = [scope for scope in scopes if scope not in POSITIONS]
-    if unknown:
-        raise InvalidInput(f"positions must be among {POSITIONS}, got {unknown[0]!r}")
     sets = [tuple(sorted(set(own))) for own in layers]
     found = [Candidate(s, scope, e) for e in estimators for scope in scopes for s in sets]
     if not found or not all(sets):
