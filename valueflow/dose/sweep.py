@@ -148,7 +148,7 @@ def _answer(
     tokenizer = loaded.tokenizer
     encoded = encode(tokenizer, [formatted[p] for _, p in batch])
     coefficients = table[[c for c, _ in batch]]
-    device = next(loaded.model.parameters()).device
+    device = loaded.device
     ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
     new = backend.generate(
         ids,
