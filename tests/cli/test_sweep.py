@@ -17,8 +17,9 @@ def letters(text):
 def test_sweep_writes_the_heat_map_and_its_numbers(run, tmp_path, model_folder, scripted):
     scripted(letters)
     out = tmp_path / "layers"
-    done = run("sweep", model_folder, "--value", "power", "--layers", "1,2", "--prompts", 2,
-               "--coefficients=-0.5,0.5", "--placebos", 1, "--template", "plain", "--out", out)  # fmt: skip
+    options = ["--layers", "1,2", "--prompts", 2, "--coefficients=-0.5,0.5", "--placebos", 1]
+    options += ["--template", "plain", "--out", out]
+    done = run("sweep", model_folder, "--value", "power", *options)
     assert done.code == 0, done.err
     assert "sweep 14/14" in done.err  # 2 layers and a random direction at 2 doses, and unsteered
     assert "changes most within the limits" in done.out

@@ -139,4 +139,6 @@ def test_answers_of_a_compiled_model_are_those_of_the_model():
     compiled = torch.compile(copy.deepcopy(model()), backend="eager")
     grid = answers(compiled)
     assert grid.texts == expected().texts
+    tokenizer = tiny_tokenizer()
+    assert fingerprint(compiled, tokenizer) == fingerprint(model(), tokenizer)
     torch._dynamo.reset()

@@ -156,7 +156,8 @@ def _model_hash(model: Any) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     samples = []
     for name, parameter in model.named_parameters():
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        own = name.replace("_orig_mod.", "")  # torch.compile puts it there
+        digest.update(f"{own}{tuple(parameter.shape)}{parameter.dtype}".encode())
         with _in_memory(model, name, parameter) as weights:
             flat = weights.detach().reshape(-1)
             # A copy: what was offloaded is gone after this.

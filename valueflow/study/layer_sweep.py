@@ -221,6 +221,7 @@ def _tried(tried: Tried) -> dict[str, Any]:
     return {
         "candidate": tried.candidate.name,
         **asdict(tried.candidate),
+        "layers": list(tried.candidate.layers),
         **_effect(tried.effect),
         "stderr": _number(tried.stderr),
         "best": tried.best,
