@@ -3,10 +3,15 @@
 import json
 
 import pytest
+import torch
 
+from valueflow.cli.calibrate import _decoding
 from valueflow.cli.sweep import _spread
 from valueflow.dose.prompts import load_prompts
+from valueflow.dose.sweep import Decoding
+from valueflow.errors import InvalidInput
 from valueflow.steering.store import load_vector
+from valueflow.steering.vector import SteeringVector
 
 
 def letters(text):
@@ -71,6 +76,22 @@ def test_what_is_no_sweep_is_refused(run, tmp_path, model_folder, scripted, opti
     done = run("sweep", model_folder, *value, "--out", tmp_path / "out", *options)
     assert done.refused(*words)
     assert not (tmp_path / "out").exists()
+
+
+def searched(**decoding):
+    provenance = {"search": {"decoding": decoding}} if decoding else {}
+    return SteeringVector("svt/power", {1: torch.ones(4)}, {1: 1.0}, provenance)
+
+
+def test_a_calibration_has_the_positions_that_the_search_chose():
+    chosen = searched(max_new_tokens=9, repetition_penalty=1.2, positions="last", template="plain")
+    assert _decoding(chosen, None, None) == Decoding(9, 1.2, "last", "plain")
+    assert _decoding(chosen, "all", "chat") == Decoding(9, 1.2, "all", "chat")
+    assert _decoding(searched(), None, None) == Decoding()
+    assert _decoding(searched(), "generated", None) == Decoding(positions="generated")
+    for given in (("some", None), (None, "Chat")):
+        with pytest.raises(InvalidInput, match=f"{next(filter(None, given))}: expected all|auto"):
+            _decoding(searched(), *given)
 
 
 def test_placebos_are_spread_over_the_layers():

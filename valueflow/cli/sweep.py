@@ -57,15 +57,15 @@ def run(
     A search takes all 24 search prompts and saves the chosen vector for `calibrate`.
     """
     check_free(out)
-    doses = _numbers(coefficients)
     from valueflow.dose.prompts import load_prompts
     from valueflow.dose.sweep import Decoding
     from valueflow.evaluate import vidb_evaluator
     from valueflow.judges.base import JUDGES, get_judge
-    from valueflow.study.layer_sweep import layer_sweep, vectors_at
+    from valueflow.study.layer_sweep import check_coefficients, layer_sweep, vectors_at
     from valueflow.study.runner import CALIBRATION_PROMPTS
     from valueflow.vidb import load_starter
 
+    doses = check_coefficients(_numbers(coefficients))
     vidb, asked = load_starter(), load_prompts("search")
     vidb.of(value)
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.

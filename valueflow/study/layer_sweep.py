@@ -96,11 +96,7 @@ def layer_sweep(
             the vector lacks.
         NotFitted: an evaluator without its scale.
     """
-    doses = sorted(set(coefficients) - {0.0})
-    if len(set(coefficients)) < len(coefficients) or not doses or not doses[0] < 0 < doses[-1]:
-        raise InvalidInput(
-            f"coefficients {list(coefficients)}: expected distinct ones on both sides of 0"
-        )
+    doses = check_coefficients(coefficients)
     evaluator.check_fitted()
     decoding, tell = decoding or Decoding(), stage or (lambda _name: None)
     named = {f"layer {i}": at_layers(vector, [i]) for i in vector.layers}
@@ -134,6 +130,21 @@ def layer_sweep(
         decoding=decoding,
         provenance=provenance,
     )
+
+
+def check_coefficients(coefficients: Sequence[float]) -> list[float]:
+    """The coefficients in ascending order, without 0.
+
+    Raises:
+        InvalidInput: they repeat, are not finite, or are not on both sides of 0.
+    """
+    doses = sorted(set(coefficients) - {0.0})
+    repeat = len(set(coefficients)) < len(coefficients)
+    if repeat or not doses or not doses[0] < 0 < doses[-1] or not np.isfinite(doses).all():
+        raise InvalidInput(
+            f"coefficients {list(coefficients)}: expected distinct ones on both sides of 0"
+        )
+    return doses
 
 
 def vectors_at(
