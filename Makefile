@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --progress-bar off --no-compile 
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help env models demo test test-offline test-slow lint check format clean distclean
+.PHONY: help env models demo families test test-offline test-slow lint check format clean distclean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,6 +45,13 @@ models: $(STAMP)  ## Fetch the models of the demo and the tests (0.5 GB) into th
 
 demo: models  ## Run the whole loop on a small model
 	@$(BIN)/valueflow demo
+
+families: $(STAMP)  ## Steer a model of each family that has weights here (1.5 GB to fetch); docs/families.md
+	@TQDM_DISABLE=1 $(BIN)/valueflow models fetch $(MODELS) gemma-3-270m qwen2.5-coder-1.5b-instruct
+	$(BIN)/python examples/families/family.py smollm2-135m-instruct --json out/families/1-smollm2.json
+	$(BIN)/python examples/families/gemma.py --json out/families/2-gemma.json
+	$(BIN)/python examples/families/qwen.py --json out/families/3-qwen.json
+	$(BIN)/python examples/families/table.py out/families docs/families.md
 
 test: lint models  ## Lint, then all tests but the slow ones
 	$(PYTEST) -m "not slow" --durations=10

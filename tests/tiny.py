@@ -28,6 +28,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "qwen3": _GLU | {"head_dim": 8},
     "gemma2": _GLU | _SLIDING | {"query_pre_attn_scalar": 8},
     "gemma3_text": _GLU | _SLIDING | {"query_pre_attn_scalar": 8},
+    "phi": _PLAIN | {"partial_rotary_factor": 0.5},
     "phi3": _GLU,
     "gpt2": {"n_inner": 64},
     "gpt_neox": _PLAIN | {"rotary_pct": 0.5},
@@ -37,6 +38,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "bloom": {},
     "falcon": {"new_decoder_architecture": False, "multi_query": True, "alibi": False},
     "mpt": {"expansion_ratio": 2},
+    "olmo": _GLU,
     "olmo2": _GLU,
     "stablelm": _GLU,
 }

@@ -1,12 +1,14 @@
 import re
 from importlib.resources import files
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 
+from valueflow.dose.prompts import load_prompts
 from valueflow.theories import steered_values
 
 SUITES = ["calibration", "verification"]
+SIZES = {"calibration": 64, "verification": 64, "search": 24}
 # Words of the question's frame: two prompts that share these alone share no situation.
 FRAME = """a about an and any are as at be because before but by could describe did do does few
 for from go had has have her him his how i if in into is it its like make makes matters me more
@@ -29,18 +31,25 @@ def overlap(pair):
     return len(one & other) / min(len(one), len(other))
 
 
-@pytest.mark.parametrize("name", SUITES)
-def test_a_suite_is_64_messages_of_8_to_25_words_that_name_no_value(name):
+@pytest.mark.parametrize("name", SIZES)
+def test_a_suite_is_messages_of_8_to_25_words_that_name_no_value(name):
     prompts = suite(name)
-    assert len(prompts) == len(set(prompts)) == 64
+    assert prompts == load_prompts(name)
+    assert len(prompts) == len(set(prompts)) == SIZES[name]
     assert all(8 <= len(prompt.split()) <= 25 for prompt in prompts)
     named = set().union(*(words(value.name) for value in steered_values()))
     assert [prompt for prompt in prompts if words(prompt) & named] == []
 
 
-def test_no_calibration_situation_returns_in_verification():
-    nearest = max(product(*map(suite, SUITES)), key=overlap)
+@pytest.mark.parametrize("pair", list(combinations(SIZES, 2)))
+def test_no_situation_of_a_suite_returns_in_another(pair):
+    nearest = max(product(*map(suite, pair)), key=overlap)
     assert overlap(nearest) < 0.5, nearest
+
+
+def test_no_two_search_prompts_share_a_situation():
+    nearest = max(combinations(suite("search"), 2), key=overlap)
+    assert overlap(nearest) < 0.3, nearest
 
 
 @pytest.mark.parametrize(

@@ -176,3 +176,35 @@ def nothing_is_generated(monkeypatch):
         pytest.fail("something was generated")
 
     monkeypatch.setattr("valueflow.dose.steerer.sweep", sweep)
+
+
+def test_a_template_goes_with_the_card_and_another_is_refused(tmp_path):
+    plain = dataclasses.replace(card(), decoding=Decoding(max_new_tokens=12, template="plain"))
+    save_card(plain, tmp_path / "power")
+    steerer = Steerer(loaded(), [load_card(tmp_path / "power")])
+    expected = sweep(loaded(), {"v": card().vector}, [{"v": 0.4}], PROMPTS, decoding=plain.decoding)
+    assert steerer.generate(PROMPTS, {"power": 4}) == list(expected.texts[0])
+    assert steerer.generate(PROMPTS, {"power": 4}) != Steerer(loaded(), [card()]).generate(
+        PROMPTS, {"power": 4}
+    )
+    for template in ("auto", "chat"):
+        other = Decoding(max_new_tokens=12, template=template)
+        with pytest.raises(StaleArtifact, match="'plain'.*'chat'"):
+            steerer.generate(PROMPTS, {"power": 4}, decoding=other)
+    longer = Decoding(max_new_tokens=14, template="plain")
+    assert len(steerer.generate(PROMPTS, {"power": 4}, decoding=longer)) == len(PROMPTS)
+    with pytest.raises(InvalidInput, match="different decoding"):
+        Steerer(loaded(), [plain, card("svt/benevolence")])
+
+
+def test_auto_and_the_format_it_stands_for_are_the_same(tmp_path):
+    steerer = Steerer(loaded(), [card()])
+    named = dataclasses.replace(card().decoding, template="chat")
+    targets = {"power": 3}
+    assert steerer.generate(PROMPTS, targets, decoding=named) == steerer.generate(PROMPTS, targets)
+
+
+def test_a_card_without_a_template_was_made_with_the_models_own(tmp_path):
+    assert Decoding(**{"max_new_tokens": 48, "repetition_penalty": 1.1, "positions": "all"}) == (
+        Decoding(template="auto")
+    )

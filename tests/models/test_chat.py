@@ -11,7 +11,7 @@ from valueflow.models import (
     format_prompts,
     template_hash,
 )
-from valueflow.models.chat import Answered
+from valueflow.models.chat import Answered, format_used
 
 QUESTIONS = ["What now?", "How should one spend a free week?", "Why?"]
 ANSWERS = ["I would rest.", "Go and see the hen in the garden.", "On and on."]
@@ -204,3 +204,21 @@ def test_a_batch_gives_the_logits_of_each_text_alone():
         for i, text in enumerate(texts):
             alone = model(**encode(tokenizer, [text])).logits[0]
             torch.testing.assert_close(together[i, : len(alone)], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("chat", "template", "used"),
+    [
+        (True, "auto", "chat"),
+        (True, "chat", "chat"),
+        (True, "plain", "plain"),
+        (False, "auto", "plain"),
+        (False, "plain", "plain"),
+    ],
+)
+def test_the_format_used_is_the_one_that_prompts_get(chat, template, used):
+    tokenizer = tiny_tokenizer(chat=chat)
+    assert format_used(tokenizer, template) == used
+    assert format_prompts(tokenizer, ["Why?"], template=template) == format_prompts(
+        tokenizer, ["Why?"], template=used
+    )

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from valueflow.backends.base import Intervention, check_layers
+from valueflow.backends.compiled import uncompiled
 from valueflow.backends.decoding import greedy_unless_told, sequences_per_prompt
 from valueflow.backends.running import (
     Clock,
@@ -130,6 +131,7 @@ def capture(
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
+        stack.enter_context(uncompiled())
         for layer in wanted:
             stack.callback(blocks[layer].register_forward_hook(keep(layer)).remove)
         stack.enter_context(suppress(_EnoughLayers))
@@ -148,8 +150,9 @@ def steered(
 ) -> Iterator[None]:
     """Steer `model` inside the `with`; contexts nest: the outer one acts first, additions add up.
 
-    A compiled model would run without the hooks: with a static cache on a GPU, give
-    `model.generate` the option `disable_compile=True` (`HFBackend.generate` does).
+    A compiled model runs uncompiled meanwhile (`valueflow.backends.compiled`): its graphs may be
+    without the hooks. The same holds for what `generate` compiles with a static cache on a GPU;
+    `HFBackend.generate` has it not compile at all.
 
     Args:
         model: the model or anything around it (a wrapper's `generate` may pass the wrapper by).
@@ -172,6 +175,7 @@ def steered(
     step = acting(plans, clock, copies)
     with ExitStack() as stack:
         if plans:
+            stack.enter_context(uncompiled())
             before = decoder.register_forward_pre_hook(clock.before_call, with_kwargs=True)
             stack.callback(before.remove)
         for layer in plans:

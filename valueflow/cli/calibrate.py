@@ -21,6 +21,8 @@ from valueflow.cli.common import (
 
 if TYPE_CHECKING:
     from valueflow.dose import Calibration
+    from valueflow.dose.sweep import Decoding
+    from valueflow.steering.vector import SteeringVector
 
 DRAWS = 3
 
@@ -33,6 +35,13 @@ def run(
     out: OutFolder,
     prompts: Annotated[
         Path | None, typer.Option(help="A file with one prompt a line; else those shipped.")
+    ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(help="all, prompt, generated or last; else what `sweep --search` chose."),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="auto, chat or plain; else what `sweep --search` used.")
     ] = None,
     judge: Judge = "hives",
     seed: Seed = 0,
@@ -53,6 +62,7 @@ def run(
 
     vector, vidb = load_vector(vector_dir), load_starter()
     vidb.of(vector.value)
+    decoding = _decoding(vector, positions, template)
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.
     with stages() as stage:
         stage("load")
@@ -64,6 +74,7 @@ def run(
             vector,
             evaluator,
             prompts=asked or load_prompts("calibration")[:CALIBRATION_PROMPTS],
+            decoding=decoding,
             placebos={"random": [random_like(vector, seed=seed + i) for i in range(DRAWS)]},
             seed=seed,
             stage=stage,
@@ -75,6 +86,20 @@ def run(
     ratio = f"{result['span_ratio']:.1f} times the mean change of {DRAWS} random directions"
     typer.echo(f"{vector.value}: {low:+.2f} to {high:+.2f} reachable, {ratio}; saved to {out}")
     write_json(json_file, result | {"out": str(out)})
+
+
+def _decoding(vector: "SteeringVector", positions: str | None, template: str | None) -> "Decoding":
+    """The settings asked for, then those that the search of this vector chose, then the usual."""
+    from valueflow.backends.base import POSITIONS
+    from valueflow.dose.sweep import Decoding
+    from valueflow.errors import InvalidInput
+
+    chosen = dict(vector.provenance.get("search", {}).get("decoding", {}))
+    chosen |= {k: v for k, v in (("positions", positions), ("template", template)) if v is not None}
+    for name, known in (("positions", POSITIONS), ("template", ("auto", "chat", "plain"))):
+        if chosen.get(name, known[0]) not in known:
+            raise InvalidInput(f"--{name} {chosen[name]}: expected {', '.join(known)}")
+    return Decoding(**chosen)
 
 
 def _result(calibration: "Calibration") -> dict[str, Any]:

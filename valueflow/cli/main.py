@@ -22,6 +22,7 @@ from valueflow.cli import (
     profile,
     reliability,
     steer,
+    sweep,
     theories,
     vectors,
     vidb,
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _verb in (demo, theories, derive, calibrate, steer, evaluate, reliability, profile):
+for _verb in (demo, theories, derive, sweep, calibrate, steer, evaluate, reliability, profile):
     _name = _verb.__name__.rpartition(".")[2]
     app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.run)
 app.add_typer(hives.app, name="hives")

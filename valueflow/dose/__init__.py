@@ -7,11 +7,13 @@ __getattr__, __dir__, __all__ = facade(
     __name__,
     {
         "Calibration": "calibrate",
+        "Candidate": "candidates",
         "calibrate": "calibrate",
         "verify": "calibrate",
         "Dose": "inverse",
         "Unreachable": "inverse",
         "DoseCurve": "curve",
+        "Search": "search",
         "Steerer": "steerer",
         "load_prompts": "prompts",
         "sweep": "sweep",

@@ -14,6 +14,7 @@ from valueflow.dose.inverse import Unreachable
 from valueflow.dose.sweep import Decoding, sweep
 from valueflow.errors import InvalidInput, StaleArtifact
 from valueflow.hives.profile import ValueProfile
+from valueflow.models.chat import format_used
 from valueflow.models.loading import LoadedModel
 from valueflow.registry import unknown_name
 from valueflow.steering.store import check_fits, load_vector, save_vector
@@ -59,6 +60,7 @@ class Steerer:
 
     Raises:
         StaleArtifact: a calibration of another model, tokenizer or chat template; names the field.
+            Also at `generate`, for decoding settings with another format of prompts.
         InvalidInput: two calibrations of one value, or differing decoding settings.
     """
 
@@ -130,11 +132,13 @@ class Steerer:
                 disturb each other is not corrected for.
             profile: somebody's values, for all prompts: `profile_targets` of it. A value that is
                 in `targets` too has the intensity given there.
-            decoding: None for the settings that were calibrated; others void the calibration.
+            decoding: None for the settings that were calibrated; others void the calibration, and
+                with another format of prompts they are refused.
 
         Raises:
             UnreachableTarget, UnknownName: as `coefficient`; nothing is generated then.
             InvalidInput: as many mappings as prompts are needed; no value of the profile is usable.
+            StaleArtifact: the calibrations hold for another format of prompts than `decoding`.
         """
         wanted = [targets] * len(prompts) if isinstance(targets, Mapping) else list(targets)
         if not wanted:
@@ -144,8 +148,7 @@ class Steerer:
         base = {} if profile is None else self.profile_targets(profile)
         merged = [base | {get_value(v).id: x for v, x in mapping.items()} for mapping in wanted]
         cells = [{v: self.coefficient(v, x) for v, x in mapping.items()} for mapping in merged]
-        if decoding is None and self.cards:
-            decoding = next(iter(self.cards.values())).decoding
+        decoding = self._decoding(decoding)
         vectors = {value: card.vector for value, card in self.cards.items()}
         answers = []
         for cell in _distinct(cells):
@@ -155,6 +158,22 @@ class Steerer:
             )
             answers += zip(rows, grid.texts[0], strict=True)
         return [text for _, text in sorted(answers)]
+
+    def _decoding(self, given: Decoding | None) -> Decoding | None:
+        """The settings to use: those calibrated, or others with the same format of prompts."""
+        calibrated = next((card.decoding for card in self.cards.values()), None)
+        if given is None or calibrated is None:
+            return given or calibrated
+        formats = [
+            format_used(self.loaded.tokenizer, decoding.template)
+            for decoding in (calibrated, given)
+        ]
+        if formats[0] != formats[1]:
+            raise StaleArtifact(
+                f"the calibrations hold for template {formats[0]!r}, and generation was asked for "
+                f"with {formats[1]!r}; calibrate with that template"
+            )
+        return given
 
 
 def save_card(

@@ -11,8 +11,9 @@ from torch import Tensor
 from valueflow.backends.base import Backend, Positions
 from valueflow.backends.hf import HFBackend
 from valueflow.dose.damage import generated_nll, is_degenerate
+from valueflow.dose.turns import cut_turn, until_next_turn
 from valueflow.errors import InvalidInput
-from valueflow.models.chat import encode, format_prompts
+from valueflow.models.chat import Template, encode, format_prompts, format_used
 from valueflow.models.loading import LoadedModel
 from valueflow.steering.vector import SteeringVector, intervention
 
@@ -30,11 +31,14 @@ class Decoding:
         max_new_tokens: at most so many per answer.
         repetition_penalty: as in transformers; small models loop without one.
         positions: tokens that get the addition.
+        template: the format of prompts (`valueflow.models.chat.format_prompts`). In the plain one
+            an answer ends where the model goes on to ask itself another question.
     """
 
     max_new_tokens: int = 48
     repetition_penalty: float = 1.1
     positions: Positions = "all"
+    template: Template = "auto"
 
 
 @dataclass(frozen=True)
@@ -101,21 +105,22 @@ def sweep(
         loaded: the model.
         arms: vectors by name, all for this model.
         cells: doses; rows of one generate call may belong to different cells.
-        prompts: user messages, formatted with the model's own chat template.
+        prompts: user messages; the format that the decoding names is added.
         decoding: None for `Decoding()`.
         batch_rows: rows per generate call; the longest prompts go together.
         backend: what runs the model; None for transformers with hooks.
         progress: called with rows done and all rows.
 
     Raises:
-        InvalidInput: no prompts or cells, or a cell that names no arm.
+        InvalidInput: no prompts or cells, a cell that names no arm, or a chat format that the
+            tokenizer lacks.
     """
     decoding = decoding or Decoding()
     _check(arms, cells, prompts)
     if backend is None:
         backend = HFBackend(loaded.model, loaded.blocks)
     table = torch.tensor([[float(cell.get(name, 0.0)) for name in arms] for cell in cells])
-    formatted = format_prompts(loaded.tokenizer, prompts)
+    formatted = format_prompts(loaded.tokenizer, prompts, template=decoding.template)
     rows = [(c, p) for p in range(len(prompts)) for c in range(len(cells))]
     rows.sort(key=lambda row: len(formatted[row[1]]))
     texts = np.empty((len(cells), len(prompts)), dtype=object)
@@ -145,7 +150,7 @@ def _answer(
     tokenizer = loaded.tokenizer
     encoded = encode(tokenizer, [formatted[p] for _, p in batch])
     coefficients = table[[c for c, _ in batch]]
-    device = next(loaded.model.parameters()).device
+    device = loaded.device
     ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
     new = backend.generate(
         ids,
@@ -156,11 +161,14 @@ def _answer(
         pad_token_id=tokenizer.pad_token_id,
     )
     real = _until_end(new, _end_ids(loaded))
+    plain = format_used(tokenizer, decoding.template) == "plain"
+    if plain:
+        real = until_next_turn(tokenizer, new, real)
     losses = generated_nll(backend, ids, mask, new, real)
     # Up to the end only: a pad token need not be a special one.
     answers = [row[keep] for row, keep in zip(new, real, strict=True)]
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [text.strip() for text in texts], losses.cpu()
+    return [(cut_turn(text) if plain else text).strip() for text in texts], losses.cpu()
 
 
 def _end_ids(loaded: LoadedModel) -> list[int]:

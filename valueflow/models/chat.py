@@ -40,6 +40,19 @@ def template_hash(tokenizer: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def format_used(tokenizer: Any, template: Template) -> Literal["chat", "plain"]:
+    """The format that a template stands for with this tokenizer; "auto" is one of the others.
+
+    Raises:
+        InvalidInput: "chat" without a chat template.
+    """
+    if _chat_template(tokenizer) is not None:
+        return "plain" if template == "plain" else "chat"
+    if template == "chat":
+        raise InvalidInput("the tokenizer has no chat template: use template='plain' or 'auto'")
+    return "plain"
+
+
 def format_prompts(
     tokenizer: Any,
     prompts: Sequence[str],
@@ -63,9 +76,7 @@ def format_prompts(
         InvalidInput: "chat" without a chat template.
     """
     chat = _chat_template(tokenizer)
-    if template == "chat" and chat is None:
-        raise InvalidInput("the tokenizer has no chat template: use template='plain' or 'auto'")
-    if chat is None or template == "plain":
+    if format_used(tokenizer, template) == "plain" or chat is None:
         head = "" if system is None else f"{system}\n\n"
         return [head + PLAIN.format(question=prompt) for prompt in prompts]
     return [_apply(tokenizer, chat, prompt, system) for prompt in prompts]

@@ -67,6 +67,14 @@ class LoadedModel:
         """Its decoder blocks, first to last."""
         return decoder_blocks(self.model)[1]
 
+    def device(self) -> torch.device:
+        """Where token ids go; under a device map or offloading, accelerate moves what follows."""
+        told = getattr(getattr(self.model, "_hf_hook", None), "execution_device", None)
+        first = next(self.model.parameters()).device
+        if told is None:
+            return torch.device("cpu") if first.type == "meta" else first
+        return torch.device(told)
+
 
 def load(
     source: str | Path | tuple[Any, Any] | LoadedModel,
@@ -153,11 +161,32 @@ def _model_hash(model: Any) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     samples = []
     for name, parameter in model.named_parameters():
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        flat = parameter.detach().reshape(-1)
-        samples.append(flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].float().cpu())
+        own = name.replace("_orig_mod.", "")  # torch.compile puts it there
+        digest.update(f"{own}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        with _in_memory(model, name, parameter) as weights:
+            flat = weights.detach().reshape(-1)
+            # A copy: what was offloaded is gone after this.
+            few = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].float().cpu().clone()
+        samples.append(few)
     digest.update(torch.cat(samples).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _in_memory(model: Any, name: str, parameter: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A parameter with its values, fetched for the moment where accelerate has offloaded them."""
+    if parameter.device.type != "meta":
+        yield parameter
+        return
+    from accelerate.utils import align_module_device
+
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    with align_module_device(module, torch.device("cpu")):
+        weights = getattr(module, leaf)
+        if weights.device.type == "meta":
+            raise InvalidInput(f"{name} has no values: load the weights before the model is used")
+        yield weights
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

@@ -189,7 +189,7 @@ class _Reader:
     def _batch(
         self, backend: Captures, batch: Sequence[Answered], layers: Sequence[int]
     ) -> dict[int, tuple[Tensor, Tensor]]:
-        side, device = self.padding_side, self.loaded.model.device
+        side, device = self.padding_side, self.loaded.device
         encoded = encode(self.loaded.tokenizer, [item.text for item in batch], padding_side=side)
         ids, attended = encoded["input_ids"], encoded["attention_mask"]
         counted = answer_mask(self.loaded.tokenizer, batch, padding_side=side)

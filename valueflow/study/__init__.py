@@ -8,6 +8,8 @@ __getattr__, __dir__, __all__ = facade(
     {
         "Loop": "runner",
         "dose_figure": "plots",
+        "LayerSweep": "layer_sweep",
+        "layer_figure": "layer_plot",
         "results": "report",
         "run_demo": "runner",
         "run_loop": "runner",
