@@ -67,6 +67,7 @@ class LoadedModel:
         """Its decoder blocks, first to last."""
         return decoder_blocks(self.model)[1]
 
+    @property
     def device(self) -> torch.device:
         """Where token ids go; under a device map or offloading, accelerate moves what follows."""
         told = getattr(getattr(self.model, "_hf_hook", None), "execution_device", None)
