@@ -91,6 +91,7 @@ def sweep(
     cells: Sequence[Cell],
     prompts: Sequence[str],
     *,
+    asked: Sequence[Sequence[str]] | None = None,
     decoding: Decoding | None = None,
     batch_rows: int = 144,
     progress: Progress | None = None,
@@ -102,26 +103,36 @@ def sweep(
         arms: vectors by name, all for this model.
         cells: doses; rows of one generate call may belong to different cells.
         prompts: user messages, formatted with the model's own chat template.
+        asked: what the model is given instead, formatted, (cells, prompts): the prompts under an
+            instruction. The losses of the answers are those after the prompt as it is: an
+            instruction is a way of steering, and what it costs is counted like any other's.
         decoding: None for `Decoding()`.
         batch_rows: rows per generate call; the longest prompts go together.
         progress: called with rows done and all rows.
 
     Raises:
-        InvalidInput: no prompts or cells, or a cell that names no arm.
+        InvalidInput: no prompts or cells, a cell that names no arm, or `asked` of another shape.
     """
     decoding = decoding or Decoding()
-    _check(arms, cells, prompts)
+    _check(arms, cells, prompts, asked)
     backend = HFBackend(loaded.model, decoder_blocks(loaded.model)[1])
     table = torch.tensor([[float(cell.get(name, 0.0)) for name in arms] for cell in cells])
     formatted = format_prompts(loaded.tokenizer, prompts)
+    given = asked if asked is not None else [formatted] * len(cells)
     rows = [(c, p) for p in range(len(prompts)) for c in range(len(cells))]
-    rows.sort(key=lambda row: len(formatted[row[1]]))
+    rows.sort(key=lambda row: len(given[row[0]][row[1]]))
     texts = np.empty((len(cells), len(prompts)), dtype=object)
     nll = np.full(texts.shape, np.nan)
     for start in range(0, len(rows), batch_rows):
         batch = rows[start : start + batch_rows]
         answers, losses = _answer(
-            backend, loaded, list(arms.values()), table, formatted, batch, decoding
+            backend,
+            loaded,
+            list(arms.values()),
+            table[[c for c, _ in batch]],
+            [given[c][p] for c, p in batch],
+            [formatted[p] for _, p in batch],
+            decoding,
         )
         for (c, p), answer, loss in zip(batch, answers, losses.tolist(), strict=True):
             texts[c, p], nll[c, p] = answer, loss
@@ -135,15 +146,14 @@ def _answer(
     backend: HFBackend,
     loaded: LoadedModel,
     vectors: list[SteeringVector],
-    table: Float[Tensor, "cells arms"],
-    formatted: list[str],
-    batch: list[tuple[int, int]],
+    coefficients: Float[Tensor, "rows arms"],
+    given: list[str],
+    plain: list[str],
     decoding: Decoding,
 ) -> tuple[list[str], Float[Tensor, " rows"]]:
-    tokenizer = loaded.tokenizer
-    encoded = encode(tokenizer, [formatted[p] for _, p in batch])
-    coefficients = table[[c for c, _ in batch]]
-    device = next(loaded.model.parameters()).device
+    """Answers to what is given, and their losses after the plain prompts."""
+    tokenizer, device = loaded.tokenizer, next(loaded.model.parameters()).device
+    encoded = encode(tokenizer, given)
     ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
     new = backend.generate(
         ids,
@@ -154,6 +164,9 @@ def _answer(
         pad_token_id=tokenizer.pad_token_id,
     )
     real = _until_end(new, _end_ids(loaded))
+    if given != plain:
+        encoded = encode(tokenizer, plain)
+        ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
     losses = generated_nll(backend, ids, mask, new, real)
     # Up to the end only: a pad token need not be a special one.
     answers = [row[keep] for row, keep in zip(new, real, strict=True)]
@@ -175,7 +188,10 @@ def _until_end(ids: Int[Tensor, "rows new"], end_ids: Sequence[int]) -> Bool[Ten
 
 
 def _check(
-    arms: Mapping[str, SteeringVector], cells: Sequence[Cell], prompts: Sequence[str]
+    arms: Mapping[str, SteeringVector],
+    cells: Sequence[Cell],
+    prompts: Sequence[str],
+    asked: Sequence[Sequence[str]] | None,
 ) -> None:
     if not cells or not prompts:
         raise InvalidInput(f"a sweep needs cells and prompts, got {len(cells)} and {len(prompts)}")
@@ -183,3 +199,8 @@ def _check(
         unknown = set(cell) - set(arms)
         if unknown:
             raise InvalidInput(f"cell names arm {sorted(unknown)[0]!r}; arms are {sorted(arms)}")
+    shape = None if asked is None else [len(row) for row in asked]
+    if shape is not None and shape != [len(prompts)] * len(cells):
+        raise InvalidInput(
+            f"asked: expected {len(prompts)} texts for each of {len(cells)} cells, got {shape}"
+        )
