@@ -6,6 +6,8 @@ This module does not know how instructions are worded: it is given the formatted
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from valueflow.dose.arms import Arm, measured
 from valueflow.dose.sweep import Decoding, Grid, Progress, sweep
 from valueflow.errors import InvalidInput
@@ -58,3 +60,23 @@ def prompt_arms(
         named = tuple({name: float(level)} for name, level in cells)
         grid = unsteered.joined(replace(found, cells=named))
     return {name: measured(grid, name, evaluator, second) for name in asked}
+
+
+def merged(first: Arm, other: Arm) -> Arm:
+    """The coefficients of two arms over the same prompts in one; those of both are the first's."""
+    arms = (first, other)
+    source = {c: (arm, i) for arm in reversed(arms) for i, c in enumerate(arm.coefficients)}
+    order = sorted(source)
+    rows = [source[c] for c in order]
+    second = None
+    if first.second is not None and other.second is not None:
+        second = tuple(arm.second[i] for arm, i in rows if arm.second is not None)
+    return Arm(
+        coefficients=tuple(order),
+        intensities=np.stack([arm.intensities[i] for arm, i in rows]),
+        damage=np.stack([arm.damage[i] for arm, i in rows]),
+        degenerate=tuple(arm.degenerate[i] for arm, i in rows),
+        outside=tuple(arm.outside[i] for arm, i in rows),
+        second=second,
+        texts=tuple(arm.texts[i] for arm, i in rows),
+    )
