@@ -1,5 +1,6 @@
 """`valueflow compare`: instructions and activation steering, measured alike."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +12,10 @@ from valueflow.cli.common import Judge, Model, Seed, check_parent, load_model, s
 if TYPE_CHECKING:
     from valueflow.study.compare_summary import Estimate, Summary
 
-EXAMPLE = (
-    "valueflow compare smollm2-135m-instruct --value power --value tradition --out out/compare"
-)
+EXAMPLE = "valueflow compare smollm2-135m-instruct --value power --value face --out out/compare"
+
+COLUMNS = ("value", "way", "lowest", "highest", "range", "up, down", "damage", "broken", "error")
+WIDE = 150
 
 NAMES = {"activation": "activation", "levels": "prompt, levels", "texts": "prompt, texts"}
 
@@ -105,19 +107,9 @@ def _show(summaries: "list[Summary]", result: dict[str, Any], out: Path) -> None
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    columns = (
-        "value",
-        "way",
-        "lowest",
-        "highest",
-        "range",
-        "up, down",
-        "damage",
-        "broken",
-        "error",
-    )
-    table = Table(*columns)
+    # A file has no width: the 80 columns taken for it would break every cell.
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    table = Table(*COLUMNS)
     for summary in summaries:
         for way, own in summary.ways.items():
             table.add_row(
