@@ -149,4 +149,4 @@ def _lines(summaries: "list[Summary]", result: dict[str, Any], out: Path) -> lis
 
 
 def _interval(found: "Estimate") -> str:
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
