@@ -136,12 +136,12 @@ def exact():
     return made
 
 
-def card(world, *, prompts=CALIBRATED_ON, coefficients=COEFFICIENTS, seed=0):
+def card(world, *, value=VALUE, prompts=CALIBRATED_ON, coefficients=COEFFICIENTS, seed=0):
     """Calibrated in that world."""
     direction = torch.zeros(loaded().hidden_size)
     direction[0] = 1.0
     model = {"name": loaded().name, **asdict(loaded().fingerprint)}
-    vector = SteeringVector(VALUE, {1: direction}, {1: 8.0}, {"model": model})
+    vector = SteeringVector(value, {1: direction}, {1: 8.0}, {"model": model})
     table = np.array([[world.truth(p, p, c) for p in prompts] for c in coefficients])
     curve = DoseCurve("pchip", n_bootstrap=50, damage_limit=LIMIT, seed=0)
     curve.fit(list(coefficients), table[..., 0], damage=table[..., 1])

@@ -88,7 +88,7 @@ def test_a_world_where_prompting_reaches_further_is_told_too(monkeypatch):
     found = summarise(made, seed=0)
     assert made.chosen["chosen"]["levels"]["form"] == "levels:person:user"
     assert found.differences["activation - levels"].high < 0
-    assert found.ways["levels"].error == pytest.approx(0.9, abs=0.9)
+    assert found.ways["levels"].error == pytest.approx(0.5, abs=0.3)
 
 
 def test_targets_are_hit_by_doses_and_rounded_to_levels(made):
@@ -124,7 +124,7 @@ def test_both_has_less_damage_or_more_range_than_either(monkeypatch):
     assert max(found["both"].damage) <= 0.75
     for one, other in zip(found["both"].targets, found["activation"].targets, strict=True):
         if other["status"] == "ok":
-            assert one["damage"] <= other["damage"] + 0.02
+            assert one["damage"] <= other["damage"] + 0.05
 
 
 def test_asymmetry_is_told_with_its_sign(monkeypatch):
