@@ -80,7 +80,7 @@ class World:
         return Grid(tuple(cells), tuple(prompts), texts, nll, np.zeros(nll.shape, dtype=bool))
 
     def install(self, monkeypatch):
-        for module in ("study.compare", "dose.prompted"):
+        for module in ("study.compare", "study.bench", "dose.prompted"):
             monkeypatch.setattr(f"valueflow.{module}.sweep", self.sweep)
         return self
 

@@ -1,4 +1,4 @@
-"""`valueflow compare` on a tiny model, from graded texts to the table, and again from what it kept."""
+"""`valueflow compare` on a tiny model, from graded texts to the table, and again from results."""
 
 import json
 

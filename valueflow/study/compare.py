@@ -6,48 +6,28 @@ reported is measured on other prompts. Damage is counted alike for all: the rise
 answer's tokens under the unsteered model after the plain prompt, without any instruction.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 
-from valueflow.dose.arms import intensities_of
+from valueflow.dose.arms import Arm
 from valueflow.dose.calibrate import TARGETS, Stage
 from valueflow.dose.curve import DoseCurve
 from valueflow.dose.steerer import Card, Steerer
-from valueflow.dose.sweep import Grid, Progress, sweep
+from valueflow.dose.sweep import Grid, sweep
 from valueflow.errors import InvalidInput
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.models.loading import LoadedModel
-from valueflow.steering.vector import random_like
-from valueflow.study.instructions import FORMS, Form, Instructor, Tried, choose_forms
+from valueflow.study.bench import PLACEBO, Bench, Cell
+from valueflow.study.instructions import FORMS, Form, Instructor, choose_forms
 from valueflow.study.ways import Doses, Plan, Setting, plan
 from valueflow.vidb import Vidb
 
 RANDOM_DRAWS = 2
 GRID_POINTS = 5
-PLACEBO = "placebo "
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Answers to all verification prompts in one setting.
-
-    Attributes:
-        setting: how they were made.
-        intensities: of each prompt's answer, NaN where unranked, shape (prompts,).
-        damage: nats per token above the unsteered answer, both after the plain prompt, (prompts,).
-        degenerate: empty or looping, (prompts,).
-        texts: the answers.
-    """
-
-    setting: Setting
-    intensities: Float[np.ndarray, " prompts"]
-    damage: Float[np.ndarray, " prompts"]
-    degenerate: Bool[np.ndarray, " prompts"]
-    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -124,7 +104,7 @@ def compare_value(
     _check(calibrated_on, prompts)
     Steerer(loaded, [card])  # refuses what is of another model
     evaluator.check_fitted()
-    tell = stage or (lambda _name: None)
+    tell: Stage = stage or (lambda _name: None)
     limit = float(card.curve.damage_limit)
     instructor = Instructor(loaded.tokenizer, vidb, card.value, seed)
     progress = tell("unsteered")
@@ -139,14 +119,16 @@ def compare_value(
         forms=forms,
         stage=tell,
     )
+    bench = Bench(loaded, card, evaluator, instructor, chosen, seed)
     doses = Doses(card.curve)
-    joint = _under_instruction(loaded, card, evaluator, instructor, unsteered, chosen, seed, tell)
+    joint = _under_instruction(bench, unsteered, tell)
     plans = {"activation": plan([doses], targets)}
     plans |= {kind: plan([own.levels], targets) for kind, own in chosen.items()}
     plans["both"] = plan([doses, *(own.levels for own in chosen.values()), *joint], targets)
     controls = _controls(plans, n_random)
-    cells = _measure(loaded, card, evaluator, instructor, chosen, plans, controls, prompts,
-                     seed=seed, progress=tell("verify"))  # fmt: skip
+    wanted = [Setting(), *(s for own in plans.values() for s in own.settings)]
+    wanted += [s for own in controls.values() for s in own]
+    cells = bench.cells(list(dict.fromkeys(wanted)), prompts, progress=tell("verify"))
     told = {
         "chosen": {kind: own.as_json() for kind, own in chosen.items()},
         "tried": [own.as_json() for own in tried],
@@ -162,56 +144,39 @@ def _check(calibrated_on: Sequence[str], prompts: Sequence[str]) -> None:
         raise InvalidInput(f"expected two or more different prompts, got {len(prompts)}")
 
 
-def _under_instruction(
-    loaded: LoadedModel,
-    card: Card,
-    evaluator: AnchorEvaluator,
-    instructor: Instructor,
-    unsteered: Grid,
-    chosen: Mapping[str, Tried],
-    seed: int,
-    tell: Callable[[str], Progress | None],
-) -> list[Doses]:
+def _under_instruction(bench: Bench, unsteered: Grid, tell: Stage) -> list[Doses]:
     """Dose curves of the vector under the wider instruction's lowest and highest level."""
-    best = max(chosen.values(), key=lambda own: own.levels.span, default=None)
-    coefficients = _grid(card.curve.usable_range_)
-    if best is None or not coefficients or not best.levels.usable:
+    best = max(bench.chosen.values(), key=lambda own: own.levels.span, default=None)
+    coefficients = _grid(bench.card.curve.usable_range_)
+    if best is None or not coefficients:
         return []
     by_mean = sorted(best.levels.usable, key=lambda choice: choice.expected)
-    levels = sorted({by_mean[0].setting.level, by_mean[-1].setting.level} - {0})
-    if not levels:
+    ends = {choice.setting.level for choice in (*by_mean[:1], *by_mean[-1:])}
+    levels = sorted(ends - {0})
+    settings = [Setting(best.form.kind, x, "value", c) for x in levels for c in coefficients]
+    if not settings:
         return []
-    prompts = unsteered.prompts
-    given = {x: instructor.given(best.form, x, prompts) for x in levels}
-    cells = [(x, c) for x in levels for c in coefficients]
-    progress = tell("both")
-    grid = sweep(
-        loaded,
-        {"value": card.vector},
-        [{"value": c} for _, c in cells],
-        prompts,
-        asked=[given[x] for x, _ in cells],
-        decoding=card.decoding,
-        progress=progress,
+    cells = bench.cells(
+        settings, unsteered.prompts, unsteered=unsteered.nll[0], progress=tell("both")
     )
-    intensities, _ = intensities_of(evaluator, grid, range(len(cells)))
-    damage = grid.nll - unsteered.nll[0]
-    found = []
-    for level in levels:
-        own = best.arm.coefficients.index(float(level))
-        rows = [i for i, (x, _) in enumerate(cells) if x == level]
-        curve = DoseCurve(damage_limit=card.curve.damage_limit, seed=seed)
-        # Level alone is coefficient 0; too little that was ranked leaves no curve.
-        try:
-            curve.fit(
-                [0.0, *coefficients],
-                np.vstack([best.arm.intensities[own], intensities[rows]]),
-                damage=np.vstack([best.arm.damage[own], damage[rows]]),
-            )
-        except InvalidInput:
-            continue
-        found.append(Doses(curve, best.form.kind, level))
-    return found
+    curves = {
+        x: _curve(bench, best.arm, [c for c in cells if c.setting.level == x]) for x in levels
+    }
+    return [Doses(curve, best.form.kind, x) for x, curve in curves.items() if curve is not None]
+
+
+def _curve(bench: Bench, arm: Arm, cells: Sequence[Cell]) -> DoseCurve | None:
+    """Coefficient -> intensity at one level, the level alone being 0; None where that fails."""
+    alone = arm.coefficients.index(float(cells[0].setting.level))
+    curve = DoseCurve(damage_limit=bench.card.curve.damage_limit, seed=bench.seed)
+    # Too little that was ranked leaves no curve, and no curve is no error of anybody's.
+    with contextlib.suppress(InvalidInput):
+        return curve.fit(
+            [0.0, *(cell.setting.coefficient for cell in cells)],
+            np.stack([arm.intensities[alone], *(cell.intensities for cell in cells)]),
+            damage=np.stack([arm.damage[alone], *(cell.damage for cell in cells)]),
+        )
+    return None
 
 
 def _grid(usable: tuple[float, float]) -> list[float]:
@@ -236,45 +201,3 @@ def _controls(plans: Mapping[str, Plan], n_random: int) -> dict[str, tuple[Setti
             Setting("", 0, name, end.coefficient) if end.coefficient else Setting() for end in ends
         )
     return found
-
-
-def _measure(
-    loaded: LoadedModel,
-    card: Card,
-    evaluator: AnchorEvaluator,
-    instructor: Instructor,
-    chosen: Mapping[str, Tried],
-    plans: Mapping[str, Plan],
-    controls: Mapping[str, tuple[Setting, ...]],
-    prompts: Sequence[str],
-    *,
-    seed: int,
-    progress: Progress | None,
-) -> tuple[Cell, ...]:
-    """Every setting on the verification prompts, in one sweep."""
-    wanted = [Setting(), *(s for own in plans.values() for s in own.settings)]
-    settings = list(dict.fromkeys([*wanted, *(s for own in controls.values() for s in own)]))
-    draws = sorted({s.vector for s in settings} - {"", "value"})
-    vectors = {"value": card.vector} | {
-        name: random_like(card.vector, seed=seed + i) for i, name in enumerate(draws)
-    }
-    given = {}
-    for form, level in {(s.form, s.level) for s in settings}:
-        kind = form.removeprefix(PLACEBO)
-        own = chosen[kind].form if kind else None
-        placebo = form.startswith(PLACEBO)
-        given[form, level] = instructor.given(own, level, prompts, placebo=placebo)
-    grid = sweep(
-        loaded,
-        vectors,
-        [{s.vector: s.coefficient} if s.vector else {} for s in settings],
-        prompts,
-        asked=[given[s.form, s.level] for s in settings],
-        decoding=card.decoding,
-        progress=progress,
-    )
-    intensities, _ = intensities_of(evaluator, grid, range(len(settings)))
-    return tuple(
-        Cell(s, intensities[i], grid.nll[i] - grid.nll[0], grid.degenerate[i], grid.texts[i])
-        for i, s in enumerate(settings)
-    )

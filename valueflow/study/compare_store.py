@@ -14,7 +14,8 @@ import numpy as np
 
 from valueflow import artifacts
 from valueflow.errors import ArtifactError, StaleArtifact
-from valueflow.study.compare import Cell, Measurement
+from valueflow.study.bench import Cell
+from valueflow.study.compare import Measurement
 from valueflow.study.ways import Asked, Choice, Plan, Setting
 
 KIND = "comparison"

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from valueflow.dose.points import expanded_tail
-from valueflow.study.compare import Cell, Measurement
+from valueflow.study.bench import Cell
+from valueflow.study.compare import Measurement
 from valueflow.study.ways import Setting
 
 RESAMPLES = 2000

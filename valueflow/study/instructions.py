@@ -1,13 +1,14 @@
 """The best of several instructions, found on calibration prompts alone."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from valueflow.dose.arms import Arm, row_means
+from valueflow.dose.calibrate import Stage
 from valueflow.dose.prompted import merged, prompt_arms
-from valueflow.dose.sweep import Decoding, Grid, Progress
+from valueflow.dose.sweep import Decoding, Grid
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.models.chat import format_prompts
 from valueflow.models.loading import LoadedModel
@@ -122,7 +123,7 @@ def choose_forms(
     decoding: Decoding,
     limit: float,
     forms: Sequence[Form] = FORMS,
-    stage: Callable[[str], Progress | None],
+    stage: Stage,
 ) -> tuple[dict[str, Tried], list[Tried]]:
     """The form of each kind that spans most, with all its levels; and all that were tried.
 
