@@ -49,7 +49,7 @@ class World:
     dose: float = 10.0
     cost: float = 3.0
     base: float = 1.0
-    scatter: float = 0.3
+    scatter: float = 0.1
     calls: list = field(default_factory=list)
 
     def truth(self, prompt, asked, coefficient):
@@ -96,7 +96,7 @@ def read(asked):
         return f"reply:{place}", strength * (1 if poles()[0] in asked else -1)
     if "things that you have said before" in asked:
         found = [x for text, x in graded().items() if text in asked]
-        return f"said:{place}", float(np.clip(np.mean(found) / 4, -2, 2))
+        return f"said:{place}", float(np.clip(np.mean(found or [0.0]) / 4, -2, 2))
     return "", 0
 
 

@@ -59,7 +59,8 @@ def said_at(
             f"{SPLIT!r}, the database has {len(side)}"
         )
     rng = np.random.default_rng(seed)
-    rows = [side.iloc[int(i)] for i in rng.permutation(len(side))]
+    every = list(side.itertuples())
+    rows = [every[i] for i in rng.permutation(len(every))]
     off = [abs(row.intensity - centre) for row in rows]
     taken: dict[Any, int] = {}
     order: list[tuple[Any, ...]] = []

@@ -81,7 +81,10 @@ def _draw_ranges(axes: Axes, row: int, summary: Summary, limit: float | int) -> 
                 zorder=4,
             )
     half = STEP * len(shown) / 2
-    axes.vlines(summary.unsteered.mean, row - half, row + half, color=INK, linewidth=1.3, zorder=5)
+    if np.isfinite(summary.unsteered.mean):
+        axes.vlines(
+            summary.unsteered.mean, row - half, row + half, color=INK, linewidth=1.3, zorder=5
+        )
 
 
 def _draw_differences(axes: Axes, row: int, summary: Summary) -> None:
