@@ -7,7 +7,7 @@ way for the setting nearest to a target; nothing here is measured, and no model 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,14 +47,6 @@ class Choice(NamedTuple):
     setting: Setting
     expected: float
     damage: float
-
-
-class Branch(Protocol):
-    """Settings of one kind."""
-
-    def nearest(self, target: float) -> Choice | None:
-        """The setting whose calibrated intensity is nearest to a target; None if there is none."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -115,6 +107,9 @@ class Levels:
         """Highest minus lowest intensity; 0 where no level is usable."""
         means = [choice.expected for choice in self.usable]
         return max(means) - min(means) if means else 0.0
+
+
+Branch = Doses | Levels
 
 
 class Asked(NamedTuple):
