@@ -13,6 +13,7 @@ import typer
 from valueflow import __version__
 from valueflow.cli import (
     calibrate,
+    compare,
     demo,
     derive,
     evaluate,
@@ -36,7 +37,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _verb in (demo, theories, derive, sweep, calibrate, steer, evaluate, reliability, profile):
+for _verb in (
+    demo,
+    theories,
+    derive,
+    sweep,
+    calibrate,
+    steer,
+    compare,
+    evaluate,
+    reliability,
+    profile,
+):
     _name = _verb.__name__.rpartition(".")[2]
     app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.run)
 app.add_typer(hives.app, name="hives")

@@ -6,7 +6,7 @@ vector turned out to be usable in; several draws of each, as one draw of chance 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from valueflow.dose.arms import Arm, intensities_of, measured
 from valueflow.dose.curve import DoseCurve
 from valueflow.dose.inverse import Dose, Unreachable
+from valueflow.dose.prompted import Asked, prompt_arms
 from valueflow.dose.sweep import Decoding, Grid, Progress, sweep
 from valueflow.errors import InvalidInput
 from valueflow.evaluate.evaluator import AnchorEvaluator
@@ -68,6 +69,8 @@ class Calibration:
             usable range and at 0.
         decoding: how texts were made; the curve holds for this alone.
         provenance: model, judge, panel, prompts, seed.
+        prompted: by name the arms of instructions, with levels for coefficients; none unless
+            asked for.
     """
 
     vector: SteeringVector
@@ -76,6 +79,7 @@ class Calibration:
     placebos: Mapping[str, tuple[Arm, ...]]
     decoding: Decoding
     provenance: dict[str, Any]
+    prompted: Mapping[str, Arm] = field(default_factory=dict)
 
     def placebo_change(self, kind: str) -> float:
         """Mean size of the change that the draws of a placebo make over the usable range.
@@ -103,6 +107,7 @@ def calibrate(
     *,
     prompts: Sequence[str],
     placebos: Mapping[str, Sequence[SteeringVector]] | None = None,
+    asked: Mapping[str, Asked] | None = None,
     coefficients: Sequence[float] = COEFFICIENTS,
     decoding: Decoding | None = None,
     damage_limit: float = DAMAGE_LIMIT,
@@ -118,6 +123,8 @@ def calibrate(
         evaluator: measures intensities; fitted.
         prompts: calibration prompts, 2 or more.
         placebos: by kind the draws of other vectors that are measured the same way.
+        asked: by name the prompts under instructions that are measured the same way, formatted
+            (`valueflow.prompting.ValuePrompt.formatted`), by level.
         coefficients: of the vector; 0 must be among them.
         decoding: None for `Decoding()`.
         damage_limit: mean damage that bounds the usable range, nats per token.
@@ -149,6 +156,15 @@ def calibrate(
     found = _placebo_arms(
         loaded, placebos, unsteered, evaluator, second, curve.usable_range_, decoding, tell
     )
+    prompted = prompt_arms(
+        loaded,
+        asked or {},
+        evaluator,
+        unsteered=unsteered,
+        decoding=decoding,
+        second=second,
+        progress=tell("instructions") if asked else None,
+    )
     provenance = {
         "model": {"name": loaded.name, **asdict(loaded.fingerprint)},
         "judge": evaluator.judge.name,
@@ -157,7 +173,7 @@ def calibrate(
         "prompts": list(prompts),
         "seed": seed,
     }
-    return Calibration(vector, curve, arm, found, decoding, provenance)
+    return Calibration(vector, curve, arm, found, decoding, provenance, prompted)
 
 
 def _placebo_arms(

@@ -94,6 +94,7 @@ def sweep(
     cells: Sequence[Cell],
     prompts: Sequence[str],
     *,
+    asked: Sequence[Sequence[str]] | None = None,
     decoding: Decoding | None = None,
     batch_rows: int = 144,
     backend: Backend | None = None,
@@ -106,29 +107,39 @@ def sweep(
         arms: vectors by name, all for this model.
         cells: doses; rows of one generate call may belong to different cells.
         prompts: user messages; the format that the decoding names is added.
+        asked: what the model is given instead, formatted, (cells, prompts): the prompts under an
+            instruction. The losses of the answers are those after the prompt as it is: an
+            instruction is a way of steering, and what it costs is counted like any other's.
         decoding: None for `Decoding()`.
         batch_rows: rows per generate call; the longest prompts go together.
         backend: what runs the model; None for transformers with hooks.
         progress: called with rows done and all rows.
 
     Raises:
-        InvalidInput: no prompts or cells, a cell that names no arm, or a chat format that the
-            tokenizer lacks.
+        InvalidInput: no prompts or cells, a cell that names no arm, a chat format that the
+            tokenizer lacks, or `asked` of another shape.
     """
     decoding = decoding or Decoding()
-    _check(arms, cells, prompts)
+    _check(arms, cells, prompts, asked)
     if backend is None:
         backend = HFBackend(loaded.model, loaded.blocks)
     table = torch.tensor([[float(cell.get(name, 0.0)) for name in arms] for cell in cells])
     formatted = format_prompts(loaded.tokenizer, prompts, template=decoding.template)
+    given = asked if asked is not None else [formatted] * len(cells)
     rows = [(c, p) for p in range(len(prompts)) for c in range(len(cells))]
-    rows.sort(key=lambda row: len(formatted[row[1]]))
+    rows.sort(key=lambda row: len(given[row[0]][row[1]]))
     texts = np.empty((len(cells), len(prompts)), dtype=object)
     nll = np.full(texts.shape, np.nan)
     for start in range(0, len(rows), batch_rows):
         batch = rows[start : start + batch_rows]
         answers, losses = _answer(
-            backend, loaded, list(arms.values()), table, formatted, batch, decoding
+            backend,
+            loaded,
+            list(arms.values()),
+            table[[c for c, _ in batch]],
+            [given[c][p] for c, p in batch],
+            [formatted[p] for _, p in batch],
+            decoding,
         )
         for (c, p), answer, loss in zip(batch, answers, losses.tolist(), strict=True):
             texts[c, p], nll[c, p] = answer, loss
@@ -142,15 +153,14 @@ def _answer(
     backend: Backend,
     loaded: LoadedModel,
     vectors: list[SteeringVector],
-    table: Float[Tensor, "cells arms"],
-    formatted: list[str],
-    batch: list[tuple[int, int]],
+    coefficients: Float[Tensor, "rows arms"],
+    given: list[str],
+    plain: list[str],
     decoding: Decoding,
 ) -> tuple[list[str], Float[Tensor, " rows"]]:
-    tokenizer = loaded.tokenizer
-    encoded = encode(tokenizer, [formatted[p] for _, p in batch])
-    coefficients = table[[c for c, _ in batch]]
-    device = loaded.device
+    """Answers to what is given, and their losses after the plain prompts."""
+    tokenizer, device = loaded.tokenizer, loaded.device
+    encoded = encode(tokenizer, given)
     ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
     new = backend.generate(
         ids,
@@ -161,14 +171,17 @@ def _answer(
         pad_token_id=tokenizer.pad_token_id,
     )
     real = _until_end(new, _end_ids(loaded))
-    plain = format_used(tokenizer, decoding.template) == "plain"
-    if plain:
+    by_turns = format_used(tokenizer, decoding.template) == "plain"
+    if by_turns:
         real = until_next_turn(tokenizer, new, real)
+    if given != plain:
+        encoded = encode(tokenizer, plain)
+        ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
     losses = generated_nll(backend, ids, mask, new, real)
     # Up to the end only: a pad token need not be a special one.
     answers = [row[keep] for row, keep in zip(new, real, strict=True)]
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [(cut_turn(text) if plain else text).strip() for text in texts], losses.cpu()
+    return [(cut_turn(text) if by_turns else text).strip() for text in texts], losses.cpu()
 
 
 def _end_ids(loaded: LoadedModel) -> list[int]:
@@ -185,7 +198,10 @@ def _until_end(ids: Int[Tensor, "rows new"], end_ids: Sequence[int]) -> Bool[Ten
 
 
 def _check(
-    arms: Mapping[str, SteeringVector], cells: Sequence[Cell], prompts: Sequence[str]
+    arms: Mapping[str, SteeringVector],
+    cells: Sequence[Cell],
+    prompts: Sequence[str],
+    asked: Sequence[Sequence[str]] | None,
 ) -> None:
     if not cells or not prompts:
         raise InvalidInput(f"a sweep needs cells and prompts, got {len(cells)} and {len(prompts)}")
@@ -193,3 +209,8 @@ def _check(
         unknown = set(cell) - set(arms)
         if unknown:
             raise InvalidInput(f"cell names arm {sorted(unknown)[0]!r}; arms are {sorted(arms)}")
+    shape = None if asked is None else [len(row) for row in asked]
+    if shape is not None and shape != [len(prompts)] * len(cells):
+        raise InvalidInput(
+            f"asked: expected {len(prompts)} texts for each of {len(cells)} cells, got {shape}"
+        )
