@@ -78,11 +78,11 @@ def steered_texts(
     for name in vectors:
         low, high = ends.get(name, (0.0, 0.0))
         if not low < 0 < high:
-            raise InvalidInput(f"{name}: expected coefficients on either side of 0, got {low, high}")
+            raise InvalidInput(
+                f"{name}: expected coefficients on either side of 0, got {low, high}"
+            )
     folder = Path(folder)
-    base = kept_sweep(
-        folder / "unsteered.jsonl.gz", loaded, {}, [{}], prompts, decoding=decoding
-    )
+    base = kept_sweep(folder / "unsteered.jsonl.gz", loaded, {}, [{}], prompts, decoding=decoding)
     found = {}
     for n, (name, vector) in enumerate(vectors.items(), start=1):
         cells = [{"vector": float(end)} for end in ends[name]]

@@ -5,7 +5,6 @@ run loses the sweep it was in and no other.
 """
 
 import gzip
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from valueflow.artifacts import write_file
 from valueflow.dose.sweep import Cell, Decoding, Grid, Progress, sweep
 from valueflow.errors import ArtifactError, StaleArtifact
 from valueflow.models.loading import LoadedModel
+from valueflow.steering.store import vector_hash
 from valueflow.steering.vector import SteeringVector
 
 SCHEMA = 1
@@ -57,15 +57,6 @@ def kept_sweep(
     )
     write_sweep(path, grid, asked)
     return grid
-
-
-def vector_hash(vector: SteeringVector) -> str:
-    """Hash of what a vector adds at coefficient 1, layer by layer, in fp32."""
-    digest = hashlib.sha256()
-    for layer in vector.layers:
-        digest.update(f"{layer} {vector.norms[layer]!r} ".encode())
-        digest.update(vector.directions[layer].float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def write_sweep(path: str | Path, grid: Grid, asked: Mapping[str, Any]) -> None:

@@ -187,9 +187,7 @@ def own_effects(matrix: EffectMatrix) -> list[OwnEffect]:
         margin, half = float(_mean(difference)), float(_half_width(difference))
         largest = bool(means[own] > others[other])
         ci = (margin - half, margin + half)
-        found.append(
-            OwnEffect(value, float(means[own]), matrix.values[other], margin, ci, largest)
-        )
+        found.append(OwnEffect(value, float(means[own]), matrix.values[other], margin, ci, largest))
     return found
 
 
@@ -224,8 +222,8 @@ def circle_agreement(
     table = _without_row_means(means)
     rng = np.random.default_rng(seed)
     deals = rng.permuted(np.tile(np.arange(len(on)), (n_permutations, 1)), axis=1)
-    statistic = _correlation(table, cosines)
-    dealt = np.array([_correlation(table, cosines[np.ix_(deal, deal)]) for deal in deals])
+    statistic = float(_correlations(table, cosines[None])[0])
+    dealt = _correlations(table, cosines[deals[:, :, None], deals[:, None, :]])
     # Deals that only turn the circle must count, whatever the order of their sums.
     p = (1 + int((dealt >= statistic - 1e-9).sum())) / (1 + n_permutations)
     if np.isnan(statistic):
@@ -290,12 +288,13 @@ def _without_row_means(means: NDArray[np.float64]) -> NDArray[np.float64]:
     return table - np.nanmean(table, axis=1, keepdims=True)
 
 
-def _correlation(table: NDArray[np.float64], cosines: NDArray[np.float64]) -> float:
+def _correlations(table: NDArray[np.float64], cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson correlation of a table's known cells with each of several tables of cosines."""
     used = np.isfinite(table)
-    x, y = table[used], cosines[used]
-    x, y = x - x.mean(), y - y.mean()
-    scale = np.linalg.norm(x) * np.linalg.norm(y)
-    return float(x @ y / scale) if scale > 0 else float("nan")
+    x, y = table[used], cosines[:, used]
+    x, y = x - x.mean(), y - y.mean(axis=1, keepdims=True)
+    scale = np.linalg.norm(x) * np.linalg.norm(y, axis=1)
+    return np.where(scale > 0, y @ x / np.where(scale > 0, scale, 1.0), np.nan)
 
 
 def _mean(table: NDArray[np.float64]) -> NDArray[np.float64]:

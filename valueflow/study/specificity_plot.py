@@ -35,9 +35,9 @@ def effects_figure(matrix: EffectMatrix, *, title: str) -> Figure:
     n_rows, n_columns = matrix.means.shape
     numbered = n_columns <= NUMBERED
     cell = 0.62 if numbered else 0.3
-    width, height = 3.1 + cell * n_columns, 2.9 + cell * n_rows
+    width, height = 3.3 + cell * n_columns, 2.45 + cell * n_rows
     figure = Figure(figsize=(width, height), dpi=DPI)
-    box = (1.75 / width, 1.75 / height, cell * n_columns / width, cell * n_rows / height)
+    box = (1.95 / width, 1.75 / height, cell * n_columns / width, cell * n_rows / height)
     axes = figure.add_axes(box)
     axes.set_facecolor("#DDDDDD")
     end = float(np.nanmax(np.abs(matrix.means), initial=1e-9))
@@ -50,7 +50,9 @@ def effects_figure(matrix: EffectMatrix, *, title: str) -> Figure:
         _numbers(axes, matrix, end)
     _names(axes, matrix, numbered=numbered)
     wrapped = "\n".join(textwrap.wrap(title, int(width * 9), max_lines=2, placeholder=" …"))
-    figure.suptitle(wrapped, y=1 - 0.15 / height, va="top", fontsize=12, color=INK, parse_math=False)
+    figure.suptitle(
+        wrapped, y=1 - 0.15 / height, va="top", fontsize=12, color=INK, parse_math=False
+    )
     return figure
 
 
@@ -82,7 +84,11 @@ def _bar(
     bar = figure.colorbar(image, cax=figure.add_axes(place))  # pyright: ignore[reportArgumentType]
     bar.ax.tick_params(labelsize=9, color=FAINT)
     bar.outline.set_edgecolor(FAINT)  # pyright: ignore[reportCallIssue]
-    unit = "effect,\nin spreads of\nrandom\ndirections" if standardised else "effect,\nintensity\npoints"
+    unit = (
+        "effect,\nin spreads of\nrandom\ndirections"
+        if standardised
+        else "effect,\nintensity\npoints"
+    )
     bar.ax.set_title(unit, fontsize=9, pad=8, loc="left")
 
 
