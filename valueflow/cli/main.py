@@ -19,7 +19,9 @@ from valueflow.cli import (
     hives,
     models,
     profile,
+    release,
     reliability,
+    specificity,
     steer,
     theories,
     vidb,
@@ -33,11 +35,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _verb in (demo, theories, derive, calibrate, steer, evaluate, reliability, profile):
+for _verb in (
+    demo,
+    theories,
+    derive,
+    calibrate,
+    steer,
+    evaluate,
+    reliability,
+    profile,
+    specificity,
+):
     _name = _verb.__name__.rpartition(".")[2]
     app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.run)
 app.add_typer(hives.app, name="hives")
 app.add_typer(models.app, name="models")
+app.add_typer(release.app, name="release")
 app.add_typer(vidb.app, name="vidb")
 
 

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = facade(
         "DoseCurve": "curve",
         "Steerer": "steerer",
         "load_prompts": "prompts",
+        "load_released": "released",
         "sweep": "sweep",
     },
 )

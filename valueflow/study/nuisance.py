@@ -96,6 +96,31 @@ def pooled_vector(vectors: Sequence[SteeringVector]) -> SteeringVector:
     return total.renormalised()
 
 
+def nuisances(
+    loaded: LoadedModel,
+    vidb: GradedTexts,
+    vectors: Mapping[str, SteeringVector],
+    *,
+    prompts: Sequence[str],
+) -> dict[str, list[SteeringVector]]:
+    """What `controlled` takes as `positivity` and `length`, at the vectors' layers.
+
+    Positivity is tone and, with two or more vectors, what the vectors share.
+
+    Raises:
+        InvalidInput: no vectors, or vectors of different layers.
+    """
+    if not vectors or len({vector.layers for vector in vectors.values()}) > 1:
+        raise InvalidInput("expected vectors at the same layers; derive them with the same --layer")
+    own = list(vectors.values())
+    layers = own[0].layers
+    warm = [tone_vector(loaded, layers, prompts=prompts)]
+    if len(own) > 1:
+        warm.append(pooled_vector(own))
+    long = length_vector(loaded, vidb, layers, prompts=prompts, values=list(vectors))
+    return {"positivity": warm, "length": [long]}
+
+
 def controlled(
     vectors: Mapping[str, SteeringVector],
     control: str,

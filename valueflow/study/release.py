@@ -6,18 +6,14 @@ cards go to the released folder. A killed run goes on with the value it was in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 
 from valueflow.dose.arms import Arm, measured, row_means
 from valueflow.dose.calibrate import (
-    COEFFICIENTS,
-    DAMAGE_LIMIT,
-    TARGETS,
     Calibration,
     Stage,
     Verified,
@@ -30,19 +26,15 @@ from valueflow.dose.prompts import load_prompts
 from valueflow.dose.released import value_folder
 from valueflow.dose.stale import measured_by
 from valueflow.dose.steerer import Card, load_card, save_card
-from valueflow.dose.sweep import Decoding, Grid
-from valueflow.errors import InvalidInput, StaleArtifact
+from valueflow.dose.sweep import Grid
+from valueflow.errors import StaleArtifact
 from valueflow.evaluate import vidb_evaluator
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.judges.base import Judge
 from valueflow.models.loading import LoadedModel
-from valueflow.steering.activations import answer_activations
-from valueflow.steering.contrasts import contrasts
-from valueflow.steering.derivation import derive
-from valueflow.steering.directions import middle_layers
 from valueflow.steering.store import vector_hash
-from valueflow.steering.vector import SteeringVector, random_like
 from valueflow.study.kept import kept_sweep, write_sweep
+from valueflow.study.release_plan import Deriver, Plan, check_plan, plan_deriver, random_placebo
 from valueflow.theories import get_value
 from valueflow.vidb import Vidb
 
@@ -51,43 +43,6 @@ SWEEPS, PLACEBOS, SHUFFLED, VERIFICATION = "sweeps", "placebos", "shuffled", "ve
 
 DECIMALS = 3
 """Of kept intensities and damage: their errors are a hundred times as large."""
-
-Deriver = Callable[[str, int | None], SteeringVector]
-"""Value id, and None for its vector or a seed for a label-shuffled placebo of it."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How every value of a release is measured; part of every card.
-
-    Attributes:
-        layer: "auto", or the layers that all values share (so they share random placebos too).
-        coefficients: of the sweep.
-        targets: asked for on the verification prompts.
-        n_calibration: prompts of the calibration suite, from its start.
-        n_verification: prompts of the verification suite, from its start.
-        random_draws: random directions, measured at all the coefficients.
-        shuffled_draws: label-shuffled vectors, measured at the ends of the usable range.
-        decoding: how texts are made.
-        damage_limit: nats per token.
-        seed: of folds, placebos, panels and bootstrap.
-    """
-
-    layer: Literal["auto"] | tuple[int, ...] = "auto"
-    coefficients: tuple[float, ...] = COEFFICIENTS
-    targets: tuple[float, ...] = TARGETS
-    n_calibration: int = 24
-    n_verification: int = 24
-    random_draws: int = 3
-    shuffled_draws: int = 1
-    decoding: Decoding = field(default_factory=Decoding)
-    damage_limit: float = DAMAGE_LIMIT
-    seed: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        told = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}
 
 
 def build_release(
@@ -120,7 +75,7 @@ def build_release(
         StaleArtifact: `out` holds a card of another plan, model, judge or panel.
         InvalidInput: coefficient 0 is not in the plan, or too few prompts in the suites.
     """
-    _check(plan)
+    check_plan(plan)
     tell: Callable[[str], Any] = stage or (lambda _name: None)
     source = derive_vector or plan_deriver(loaded, vidb, plan)
     cards = []
@@ -242,45 +197,6 @@ def findings(
     return _plain(found)
 
 
-def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
-    """`derive` as a plan says; a value's contrasts are read once for it and its placebos."""
-    prompts = load_prompts("calibration")[: plan.n_calibration]
-    layers = middle_layers(loaded.n_layers) if plan.layer == "auto" else list(plan.layer)
-    read: dict[str, Any] = {}
-
-    def deriver(value: str, shuffle: int | None) -> SteeringVector:
-        if value not in read:
-            read.clear()
-            graded = contrasts(vidb, value, split="steer")
-            read[value] = answer_activations(loaded, graded, layers)
-        layer: Any = plan.layer
-        if shuffle is not None and plan.layer == "auto":
-            layer = list(deriver(value, None).layers)
-        return derive(
-            loaded,
-            vidb,
-            value,
-            layer=layer if isinstance(layer, str) else list(layer),
-            seed=plan.seed if shuffle is None else shuffle,
-            shuffle_labels=shuffle is not None,
-            prompts=prompts,
-            activations=read[value],
-        )
-
-    return deriver
-
-
-def random_placebo(vector: SteeringVector, *, seed: int) -> SteeringVector:
-    """A random unit direction that depends on layers, norms, model and seed, not on the value."""
-    one = torch.zeros(vector.hidden_size)
-    one[0] = 1.0
-    provenance = {"model": vector.provenance["model"]} if "model" in vector.provenance else {}
-    unit = SteeringVector(
-        "unit", {layer: one for layer in vector.layers}, dict(vector.norms), provenance
-    )
-    return random_like(unit, seed=seed)
-
-
 def _random_arms(
     loaded: LoadedModel,
     vector: SteeringVector,
@@ -355,16 +271,6 @@ def _kept(folder: Path, plan: Plan, loaded: LoadedModel) -> Card:
             f"{folder}: made with another {', '.join(differing)}; delete it or use another folder"
         )
     return card
-
-
-def _check(plan: Plan) -> None:
-    if 0.0 not in plan.coefficients:
-        raise InvalidInput("coefficients must include 0: damage is measured against it")
-    wanted = (("calibration", plan.n_calibration), ("verification", plan.n_verification))
-    for suite, n in wanted:
-        held = len(load_prompts(suite))
-        if not 2 <= n <= held:
-            raise InvalidInput(f"{suite} prompts: expected 2 to {held}, got {n}")
 
 
 def _plain(value: Any) -> Any:

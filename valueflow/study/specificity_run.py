@@ -27,7 +27,8 @@ from valueflow.study.effects import (
     steered_texts,
 )
 from valueflow.study.kept import read_sweep
-from valueflow.study.release import PLACEBOS, SWEEPS, random_placebo
+from valueflow.study.release import PLACEBOS, SWEEPS
+from valueflow.study.release_plan import random_placebo
 from valueflow.study.specificity import (
     EffectMatrix,
     column_spread,
