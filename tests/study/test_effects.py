@@ -1,5 +1,7 @@
 """Texts that say how strongly they support each value, and vectors whose effects are planted."""
 
+import functools
+
 import numpy as np
 import pytest
 from planted_loop import ASKED, DECODING, loaded, vector
@@ -24,6 +26,7 @@ def said(numbers, tag):
     return ";".join(f"{x:.3f}" for x in numbers) + f" {tag}"
 
 
+@functools.cache
 def evaluators():
     """One per value; the judge of the i-th reads the i-th number."""
     return {value: _evaluator(value, place) for place, value in enumerate(VALUES)}
@@ -91,11 +94,12 @@ def test_scores_are_kept_and_not_made_twice(tmp_path, monkeypatch):
         score_all(grids(), evaluators(), folder=tmp_path)
 
 
-def test_a_judge_that_reads_ahead_gets_all_texts_at_once():
+def test_a_judge_that_reads_ahead_gets_all_texts_at_once(monkeypatch):
     told = evaluators()
     judge = told["svt/power"].judge
-    judge.read_ahead = lambda items: asked.append(len(items))
     asked = []
+    ahead = lambda items: asked.append(len(items))
+    monkeypatch.setattr(judge, "read_ahead", ahead, raising=False)
     score_all({"svt/power": grid(TRUTH[0], seed=0)}, told)
     assert asked == [3 * len(PROMPTS)]
 

@@ -4,9 +4,9 @@ import dataclasses
 import json
 
 import numpy as np
+import planted_loop
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 
 from valueflow.dose.released import load_released, released_folder, released_models
 from valueflow.dose.steerer import Steerer
@@ -14,8 +14,6 @@ from valueflow.dose.sweep import Decoding
 from valueflow.errors import InvalidInput, StaleArtifact, UnknownName
 from valueflow.evaluate import vidb_evaluator
 from valueflow.judges import ScriptedJudge
-from valueflow.models import load
-from valueflow.steering.activations import typical_norms
 from valueflow.steering.vector import SteeringVector
 from valueflow.study import kept
 from valueflow.study.release import build_release
@@ -26,8 +24,8 @@ from valueflow.vidb import load_starter
 
 VALUES = ["svt/power", "svt/hedonism"]
 PLAN = Plan(
-    layer=(2,),
-    coefficients=(-0.5, -0.25, 0.0, 0.25, 0.5),
+    layer=(1,),
+    coefficients=(-0.6, -0.3, 0.0, 0.3, 0.6),
     targets=(-1.0, 0.0, 1.0),
     n_calibration=4,
     n_verification=3,
@@ -46,11 +44,9 @@ def half(text):
 
 @pytest.fixture(scope="module")
 def world():
-    loaded = load((tiny_model("llama"), tiny_tokenizer(chat=True)))
-    vidb = load_starter()
+    loaded, vidb = planted_loop.loaded(), load_starter()
     frame = vidb.frame[vidb.frame["value"].isin(VALUES)]
     graded = dict(zip(frame["text"], frame["intensity"], strict=True))
-    norms = typical_norms(loaded, ["Who decides?"], [2])
 
     def judge():
         return ScriptedJudge(
@@ -60,10 +56,13 @@ def world():
         )
 
     def derive_vector(value, shuffle):
+        """What moves the letters that the judge likes, and a little of the value's own."""
         seed = len(value) if shuffle is None else 100 + shuffle
         row = torch.randn(loaded.hidden_size, generator=torch.Generator().manual_seed(seed))
+        if shuffle is None:
+            row = planted_loop.vector().directions[1] + 0.2 * row / row.norm()
         model = {"name": "tiny", **dataclasses.asdict(loaded.fingerprint)}
-        return SteeringVector(value, {2: row / row.norm()}, norms, {"model": model})
+        return SteeringVector(value, {1: row / row.norm()}, {1: 8.0}, {"model": model})
 
     return loaded, vidb, judge, derive_vector
 
@@ -168,7 +167,7 @@ def test_a_page_has_a_row_per_card(shipped):
     rows = release_rows(shipped)
     assert all(set(row) == set(COLUMNS) for row in rows)
     for row, card in zip(rows, shipped, strict=True):
-        assert f"| {card.value} | 2 |" in page
+        assert f"| {card.value} | 1 |" in page
         low, high = card.curve.usable_range_
         slope = card.curve.span_ / (high - low) / 10
         assert float(row["slope"]) == pytest.approx(slope, abs=0.005)
@@ -202,10 +201,10 @@ def test_new_prompts_are_new(shipped):
 def test_a_random_placebo_depends_on_the_seed_not_on_the_value(world):
     derive_vector = world[3]
     first, second = (random_placebo(derive_vector(v, None), seed=3) for v in VALUES)
-    assert torch.equal(first.directions[2], second.directions[2])
+    assert torch.equal(first.directions[1], second.directions[1])
     other = random_placebo(derive_vector(VALUES[0], None), seed=4)
     assert abs(first.cosine(other)) < 0.8
-    assert float(first.directions[2].norm()) == pytest.approx(1, abs=1e-5)
+    assert float(first.directions[1].norm()) == pytest.approx(1, abs=1e-5)
 
 
 def test_specificity_comes_from_the_texts_of_the_release(world, released, tmp_path):
@@ -220,7 +219,8 @@ def test_specificity_comes_from_the_texts_of_the_release(world, released, tmp_pa
     write_study(study, tmp_path / "out", title="tiny", seed=0)
     data = json.loads((tmp_path / "out" / "plain.json").read_text())
     assert data["raw"]["vectors"] == 2 and data["placebos"] == 2
-    assert data["sides"]["svt/power"]["ends"] == [-0.5, 0.5]
+    low, high = data["sides"]["svt/power"]["ends"]
+    assert -0.6 <= low < 0 < high <= 0.6
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"plain.json", "plain.png", "plain-standardised.png"}
     assert study.only(["svt/power", "svt/hedonism"]).raw.vectors == ("svt/power", "svt/hedonism")

@@ -6,6 +6,7 @@ run loses the sweep it was in and no other.
 
 import gzip
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -89,7 +90,7 @@ def read_sweep(path: str | Path) -> tuple[dict[str, Any], Grid]:
         if head["schema"] != SCHEMA:
             raise ValueError(f"schema {head['schema']!r}, this version reads {SCHEMA}")
         return head["asked"], _grid(head["asked"], rows)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError) as error:
         raise ArtifactError(f"{path}: no readable sweep ({error}); delete it") from None
 
 

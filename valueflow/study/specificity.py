@@ -312,4 +312,4 @@ def _variance_of_mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
 def _half_width(table: NDArray[np.float64]) -> NDArray[np.float64]:
     counts = np.isfinite(table).sum(axis=-1)
     quantile = stdtrit(np.maximum(counts - 1, 1), (1 + LEVEL) / 2)
-    return quantile * np.sqrt(_variance_of_mean(table))
+    return np.asarray(quantile * np.sqrt(_variance_of_mean(table)))

@@ -7,7 +7,7 @@ No value of the theories is at stake in them, so a vector that moves this measur
 import json
 from collections.abc import Sequence
 from importlib import resources
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +23,7 @@ class TonePair(NamedTuple):
     negative: str
 
 
+@runtime_checkable
 class Embeds(Protocol):
     """What turns texts into vectors of length 1, such as `valueflow.hives.encoder.Encoder`."""
 
