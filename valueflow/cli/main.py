@@ -21,7 +21,9 @@ from valueflow.cli import (
     models,
     probes,
     profile,
+    release,
     reliability,
+    specificity,
     steer,
     sweep,
     theories,
@@ -48,6 +50,7 @@ for _verb in (
     evaluate,
     reliability,
     profile,
+    specificity,
 ):
     _name = _verb.__name__.rpartition(".")[2]
     app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.run)
@@ -55,6 +58,7 @@ app.add_typer(hives.app, name="hives")
 app.add_typer(models.app, name="models")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(probes.app, name="probes")
+app.add_typer(release.app, name="release")
 app.add_typer(vidb.app, name="vidb")
 
 

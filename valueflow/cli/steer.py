@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,14 +16,19 @@ from valueflow.cli.common import (
     write_json,
 )
 
-EXAMPLE = (
-    "valueflow steer smollm2-135m-instruct --card out/card --set power=+4 --prompt 'Who decides?'"
-)
+if TYPE_CHECKING:
+    from valueflow.dose.steerer import Card
+    from valueflow.evaluate.evaluator import AnchorEvaluator
+
+EXAMPLE = "valueflow steer smollm2-135m-instruct --set power=+4 --prompt 'Who decides?'"
 
 
 def run(
     model: Model,
-    card: Annotated[list[Path], typer.Option(help="A folder that `calibrate` wrote; repeatable.")],
+    card: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder that `calibrate` wrote; repeatable. Else the released cards."),
+    ] = None,
     targets: Annotated[
         list[str] | None, typer.Option("--set", help="VALUE=INTENSITY on -10 to 10; repeatable.")
     ] = None,
@@ -32,6 +37,9 @@ def run(
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A user message; repeatable.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Refuse cards that another judge or panel measured.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Answer prompts at calibrated intensities of one value or several, or of a value profile."""
@@ -42,14 +50,18 @@ def run(
         raise InvalidInput("nothing to express: give --set VALUE=INTENSITY or --profile FILE")
     asked = _prompts(prompt or [], prompts)
     person = None if profile is None else read_text(profile)
+    from valueflow.dose.released import load_released
     from valueflow.dose.steerer import Steerer, load_card
     from valueflow.hives.profile import ValueProfile
 
     person = None if person is None else ValueProfile.from_json(person)
-    cards = [load_card(folder) for folder in card]
+    if card:
+        cards = [load_card(folder) for folder in card]
+    else:
+        cards = load_released(model, None if person is not None else list(wanted))
     with stages() as stage:
         stage("load")
-        steerer = Steerer(load_model(model), cards)
+        steerer = Steerer(load_model(model), cards, evaluators=_evaluators(judge, cards))
         if person is not None:
             wanted = steerer.profile_targets(person) | wanted
         coefficients = {value: steerer.coefficient(value, x) for value, x in wanted.items()}
@@ -63,6 +75,18 @@ def run(
     ]
     result = {"targets": wanted, "coefficients": coefficients, "answers": rows}
     write_json(json_file, {"model": model, **result})
+
+
+def _evaluators(judge: str | None, cards: "list[Card]") -> "dict[str, AnchorEvaluator] | None":
+    """What the cards must have been measured by."""
+    if judge is None:
+        return None
+    from valueflow.evaluate import vidb_evaluator
+    from valueflow.judges.base import get_judge
+    from valueflow.vidb import load_starter
+
+    vidb, ruler = load_starter(), get_judge(judge)
+    return {c.value: vidb_evaluator(vidb, c.value, ruler, seed=0) for c in cards}
 
 
 def _targets(settings: list[str]) -> dict[str, float]:

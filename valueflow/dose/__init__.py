@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = facade(
         "Search": "search",
         "Steerer": "steerer",
         "load_prompts": "prompts",
+        "load_released": "released",
         "sweep": "sweep",
     },
 )

@@ -17,10 +17,12 @@ from valueflow.dose.arms import Arm, intensities_of, measured
 from valueflow.dose.curve import DoseCurve
 from valueflow.dose.inverse import Dose, Unreachable
 from valueflow.dose.prompted import Asked, prompt_arms
+from valueflow.dose.stale import measured_by
 from valueflow.dose.sweep import Decoding, Grid, Progress, sweep
 from valueflow.errors import InvalidInput
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.models.loading import LoadedModel
+from valueflow.steering.store import vector_hash
 from valueflow.steering.vector import SteeringVector
 
 COEFFICIENTS = (-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4)
@@ -167,9 +169,9 @@ def calibrate(
     )
     provenance = {
         "model": {"name": loaded.name, **asdict(loaded.fingerprint)},
-        "judge": evaluator.judge.name,
-        "evaluator": evaluator.fingerprint(),
-        "panel": evaluator.panel.fingerprint(),
+        "layers": list(vector.layers),
+        "vector": vector_hash(vector),
+        **measured_by(evaluator),
         "prompts": list(prompts),
         "seed": seed,
     }

@@ -51,6 +51,7 @@ class DoseCurve:
         coefficients_: measured coefficients, ascending, shape (n,).
         means_: mean intensity at each, over the prompts measured there, shape (n,).
         counts_: number of those prompts, shape (n,).
+        sds_: standard deviation of the intensity over them, shape (n,); NaN at a single prompt.
         ci_: bootstrap interval of each mean, shape (n, 2); NaN at a single prompt.
         dropped_: coefficients left out because no intensity was measured there.
         increasing_: the direction fitted.
@@ -130,6 +131,8 @@ class DoseCurve:
         self.coefficients_ = points.coefficients[points.measured]
         self.counts_ = (~np.isnan(y)).sum(axis=1)
         self.means_ = np.nanmean(y, axis=1)
+        squares = np.nansum((y - self.means_[:, None]) ** 2, axis=1)
+        self.sds_ = np.sqrt(squares / np.where(self.counts_ > 1, self.counts_ - 1, np.nan))
         means, counts = resampled_means(y, self.n_bootstrap, self.seed)
         self.ci_ = np.quantile(means, self._tails(), axis=0).T
         self.ci_[self.counts_ < 2] = np.nan

@@ -1,7 +1,7 @@
 """Generation at measured intensities: `steerer.generate(prompts, {"power": +4})`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from valueflow import artifacts
 from valueflow.dose.calibrate import Calibration
 from valueflow.dose.curve import DoseCurve
 from valueflow.dose.inverse import Unreachable
+from valueflow.dose.stale import check_evaluator, check_model, check_vector
 from valueflow.dose.sweep import Decoding, sweep
-from valueflow.errors import InvalidInput, StaleArtifact
+from valueflow.errors import InvalidInput
+from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.hives.profile import ValueProfile
 from valueflow.models.chat import format_used
 from valueflow.models.loading import LoadedModel
@@ -38,12 +40,15 @@ class Card:
         curve: coefficient -> intensity.
         decoding: the generation settings that the curve holds for.
         provenance: model, judge, panel, prompts, seed.
+        measured: what was found beside the curve, as plain JSON: arms, placebos, targets on new
+            prompts, the scale's own noise. Empty where nothing was kept.
     """
 
     vector: SteeringVector
     curve: DoseCurve
     decoding: Decoding
     provenance: dict[str, Any]
+    measured: dict[str, Any] = field(default_factory=dict)
 
     @property
     def value(self) -> str:
@@ -57,20 +62,32 @@ class Steerer:
     Args:
         loaded: the model that the calibrations were made on.
         calibrations: one per value.
+        evaluators: whose intensities the targets are to be, by value; a calibration measured by
+            another judge or panel is refused. None trusts the cards.
 
     Raises:
-        StaleArtifact: a calibration of another model, tokenizer or chat template; names the field.
-            Also at `generate`, for decoding settings with another format of prompts.
+        StaleArtifact: a calibration of another model, tokenizer, chat template, layer set, judge or
+            panel; names the field. Also at `generate`, for decoding settings with another format of
+            prompts.
         InvalidInput: two calibrations of one value, or differing decoding settings.
     """
 
-    def __init__(self, loaded: LoadedModel, calibrations: Sequence[Calibration | Card]) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        calibrations: Sequence[Calibration | Card],
+        *,
+        evaluators: Mapping[str, AnchorEvaluator] | None = None,
+    ) -> None:
         self.loaded = loaded
         self.cards: dict[str, Card] = {}
         for calibration in calibrations:
             card = _card(calibration)
             check_fits(card.vector, loaded)
-            _check_model(card, loaded)
+            check_model(card.value, card.provenance, loaded)
+            check_vector(card.value, card.provenance, card.vector)
+            if evaluators is not None and card.value in evaluators:
+                check_evaluator(card.value, card.provenance, evaluators[card.value])
             if card.value in self.cards:
                 raise InvalidInput(f"two calibrations of {card.value}; give one")
             self.cards[card.value] = card
@@ -187,6 +204,7 @@ def save_card(
         "curve": card.curve.to_dict(),
         "decoding": asdict(card.decoding),
         "provenance": card.provenance,
+        "measured": card.measured,
         "usable_range": [float(x) for x in card.curve.usable_range_],
         "reachable": [float(x) for x in np.sort(card.curve.predict(card.curve.usable_range_))],
     }
@@ -202,7 +220,8 @@ def load_card(folder: str | Path) -> Card:
     folder = Path(folder)
     _, metadata = artifacts.load(folder / "card", "calibration")
     curve, decoding = DoseCurve.from_dict(metadata["curve"]), Decoding(**metadata["decoding"])
-    return Card(load_vector(folder / "vector"), curve, decoding, metadata["provenance"])
+    vector, provenance = load_vector(folder / "vector"), metadata["provenance"]
+    return Card(vector, curve, decoding, provenance, metadata.get("measured", {}))
 
 
 def _card(calibration: Calibration | Card) -> Card:
@@ -210,16 +229,6 @@ def _card(calibration: Calibration | Card) -> Card:
         return calibration
     c = calibration
     return Card(c.vector, c.curve, c.decoding, c.provenance)
-
-
-def _check_model(card: Card, loaded: LoadedModel) -> None:
-    made_on, here = card.provenance["model"], asdict(loaded.fingerprint)
-    for field, fingerprint in here.items():
-        if made_on[field] != fingerprint:
-            raise StaleArtifact(
-                f"the calibration of {card.value} is of another {field.replace('_', ' ')} "
-                f"({made_on[field]}, here {fingerprint}); calibrate on this model"
-            )
 
 
 def _distinct(cells: Sequence[dict[str, float]]) -> list[dict[str, float]]:

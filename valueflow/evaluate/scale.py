@@ -75,6 +75,18 @@ class IntensityScale(BaseEstimator):
         away = np.asarray(intensities, float) - self._mean
         return self.residual_sd_ * np.sqrt(1 / self._n + away**2 / self._spread)
 
+    def redraw_stderr(
+        self, intensities: NDArray[np.float64] | float
+    ) -> NDArray[np.float64] | float:
+        """How far two lines differ that were learned on the same texts, ranked anew for each.
+
+        The standard deviation of the difference of the two measured intensities: the judge noise
+        of the graded texts, but not what it misreads in them, which both lines share.
+        """
+        away = np.asarray(intensities, float) - self._mean
+        noise = np.sqrt(2 * max(self.residual_sd_**2 - self.misreading_sd_**2, 0.0))
+        return noise * np.sqrt(1 / self._n + away**2 / self._spread)
+
     def transform(self, positions: NDArray[np.float64] | float) -> NDArray[np.float64] | float:
         """Intensities of positions; NaN stays NaN. Not clipped: noise may carry one past +-10."""
         if not hasattr(self, "slope_"):

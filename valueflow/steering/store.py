@@ -1,5 +1,6 @@
 """Steering vectors on disk, and whether one fits a model."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -70,6 +71,15 @@ def load_vector(folder: str | Path) -> SteeringVector:
         )
     except (KeyError, TypeError, ValueError, AttributeError, InvalidInput) as error:
         raise ArtifactError(f"{folder}: no steering vector in it: {error!r}") from None
+
+
+def vector_hash(vector: SteeringVector) -> str:
+    """Hash of what a vector adds at coefficient 1, layer by layer, in fp32."""
+    digest = hashlib.sha256()
+    for layer in vector.layers:
+        digest.update(f"{layer} {vector.norms[layer]!r} ".encode())
+        digest.update(vector.directions[layer].float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def check_fits(vector: MadeForModel, loaded: LoadedModel) -> None:

@@ -1,0 +1,125 @@
+"""How a release is measured, and where its vectors and placebos come from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from valueflow.dose.calibrate import COEFFICIENTS, DAMAGE_LIMIT, TARGETS
+from valueflow.dose.prompts import load_prompts
+from valueflow.dose.recheck import used_prompts
+from valueflow.dose.steerer import Card
+from valueflow.dose.sweep import Decoding
+from valueflow.errors import InvalidInput
+from valueflow.models.loading import LoadedModel
+from valueflow.steering.activations import answer_activations
+from valueflow.steering.contrasts import contrasts
+from valueflow.steering.derivation import derive
+from valueflow.steering.directions import middle_layers
+from valueflow.steering.vector import SteeringVector, random_like
+from valueflow.vidb import Vidb
+
+Deriver = Callable[[str, int | None], SteeringVector]
+"""Value id, and None for its vector or a seed for a label-shuffled placebo of it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How every value of a release is measured; part of every card.
+
+    Attributes:
+        layer: "auto", or the layers that all values share (so they share random placebos too).
+        coefficients: of the sweep.
+        targets: asked for on the verification prompts.
+        n_calibration: prompts of the calibration suite, from its start.
+        n_verification: prompts of the verification suite, from its start.
+        random_draws: random directions, measured at all the coefficients.
+        shuffled_draws: label-shuffled vectors, measured at the ends of the usable range.
+        decoding: how texts are made.
+        damage_limit: nats per token.
+        seed: of folds, placebos, panels and bootstrap.
+    """
+
+    layer: Literal["auto"] | tuple[int, ...] = "auto"
+    coefficients: tuple[float, ...] = COEFFICIENTS
+    targets: tuple[float, ...] = TARGETS
+    n_calibration: int = 24
+    n_verification: int = 24
+    random_draws: int = 3
+    shuffled_draws: int = 1
+    decoding: Decoding = field(default_factory=Decoding)
+    damage_limit: float = DAMAGE_LIMIT
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        told = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse a plan without coefficient 0, or with more prompts than the suites hold."""
+    if 0.0 not in plan.coefficients:
+        raise InvalidInput("coefficients must include 0: damage is measured against it")
+    wanted = (("calibration", plan.n_calibration), ("verification", plan.n_verification))
+    for suite, n in wanted:
+        held = len(load_prompts(suite))
+        if not 2 <= n <= held:
+            raise InvalidInput(f"{suite} prompts: expected 2 to {held}, got {n}")
+
+
+def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
+    """`derive` as a plan says; a value's contrasts are read once for it and its placebos."""
+    prompts = load_prompts("calibration")[: plan.n_calibration]
+    layers = middle_layers(loaded.n_layers) if plan.layer == "auto" else list(plan.layer)
+    read: dict[str, Any] = {}
+
+    def deriver(value: str, shuffle: int | None) -> SteeringVector:
+        if value not in read:
+            read.clear()
+            graded = contrasts(vidb, value, split="steer")
+            read[value] = answer_activations(loaded, graded, layers)
+        layer: Any = plan.layer
+        if shuffle is not None and plan.layer == "auto":
+            layer = list(deriver(value, None).layers)
+        return derive(
+            loaded,
+            vidb,
+            value,
+            layer=layer if isinstance(layer, str) else list(layer),
+            seed=plan.seed if shuffle is None else shuffle,
+            shuffle_labels=shuffle is not None,
+            prompts=prompts,
+            activations=read[value],
+        )
+
+    return deriver
+
+
+def unused_prompts(cards: Sequence[Card], n_prompts: int, *, seed: int) -> list[str]:
+    """Shipped prompts that none of the cards was calibrated or verified on, drawn by a seed.
+
+    Raises:
+        InvalidInput: fewer than that are left.
+    """
+    used = {prompt for card in cards for prompt in used_prompts(card)}
+    left = [p for p in load_prompts("verification") if p not in used]
+    if len(left) < n_prompts:
+        raise InvalidInput(
+            f"{n_prompts} prompts asked for, {len(left)} were not used for the cards"
+        )
+    order = np.random.default_rng(seed).permutation(len(left))
+    return [left[i] for i in sorted(order[:n_prompts].tolist())]
+
+
+def random_placebo(vector: SteeringVector, *, seed: int) -> SteeringVector:
+    """A random unit direction that depends on layers, norms, model and seed, not on the value."""
+    one = torch.zeros(vector.hidden_size)
+    one[0] = 1.0
+    provenance = {"model": vector.provenance["model"]} if "model" in vector.provenance else {}
+    unit = SteeringVector(
+        "unit", {layer: one for layer in vector.layers}, dict(vector.norms), provenance
+    )
+    return random_like(unit, seed=seed)

@@ -1,0 +1,114 @@
+"""What a release holds, as a page: one row per card."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from valueflow.artifacts import write_file
+from valueflow.dose.steerer import Card
+
+HEAD = """# Released steering vectors
+
+Per model and value a steering vector with its calibration: `valueflow steer MODEL --set
+VALUE=INTENSITY --prompt TEXT` uses it at once, `valueflow release check MODEL --value VALUE`
+measures it again. `vector/` holds the directions (safetensors) and what they were made from,
+`card/` the dose curve and how it was measured (JSON).
+
+- intensities: what can be reached with damage up to the limit, on the scale from -10 to 10
+- slope: intensity points per 0.1 of coefficient, over the usable range
+- error: mean |target - achieved| over the reachable targets, on prompts not calibrated on
+- damage: rise of the loss per token under the unsteered model at the two ends, nats
+- change / placebo: change over the usable range by the vector, and the mean size of that by random
+  directions and by vectors of shuffled labels
+- layer: 0 is the output of block 0
+"""
+COLUMNS = (
+    "value",
+    "layer",
+    "coefficients",
+    "intensities",
+    "slope",
+    "error",
+    "targets",
+    "damage",
+    "change",
+    "random",
+    "shuffled",
+)
+
+
+def release_rows(cards: Sequence[Card]) -> list[dict[str, str]]:
+    """The table's cells, a row per card."""
+    return [_row(card) for card in cards]
+
+
+def release_page(cards: Mapping[str, Sequence[Card]]) -> str:
+    """Markdown: what the columns mean, then a table per model."""
+    parts = [HEAD]
+    for model, own in sorted(cards.items()):
+        lines = [
+            f"\n## {model}\n",
+            _provenance(own),
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|" + "---|" * len(COLUMNS),
+        ]
+        lines += ["| " + " | ".join(row[c] for c in COLUMNS) + " |" for row in release_rows(own)]
+        parts.append("\n".join(lines) + "\n")
+    return "".join(parts)
+
+
+def write_release_page(cards: Mapping[str, Sequence[Card]], path: str | Path) -> None:
+    """Write `release_page`; the file appears whole or not at all."""
+    write_file(Path(path), release_page(cards).encode())
+
+
+def _provenance(cards: Sequence[Card]) -> str:
+    first = cards[0].provenance
+    plan = first.get("plan") or {}
+    return (
+        f"Judge {first['judge']} ({first.get('judge_fingerprint', '?')}), "
+        f"{len(first['prompts'])} calibration and {plan.get('n_verification', '?')} verification "
+        f"prompts, {cards[0].decoding.max_new_tokens} tokens, seed {first['seed']}, model "
+        f"{first['model']['model']}."
+    )
+
+
+def _row(card: Card) -> dict[str, str]:
+    curve, found = card.curve, card.measured
+    low, high = curve.usable_range_
+    ends = sorted(float(x) for x in np.asarray(curve.predict(curve.usable_range_)))
+    slope = curve.span_ / (high - low) / 10 if high > low else math.nan
+    placebos = found.get("placebos", {})
+    reached = [row for row in found.get("verified", []) if row["status"] == "ok"]
+    damage = found.get("arm")
+    at_ends = ["–", "–"]
+    if damage is not None:
+        at_ends = [
+            f"{np.interp(end, damage['coefficients'], _numbers(damage['damage'])):.2f}"
+            for end in (low, high)
+        ]
+    return {
+        "value": card.value,
+        "layer": ", ".join(map(str, card.vector.layers)),
+        "coefficients": f"{low:+.2f} to {high:+.2f}",
+        "intensities": f"{ends[0]:+.1f} to {ends[1]:+.1f}",
+        "slope": _number(slope),
+        "error": _number(found.get("error")),
+        "targets": str(len(reached)),
+        "damage": " / ".join(at_ends),
+        "change": _number(found.get("change")),
+        "random": _number(placebos.get("random", {}).get("change")),
+        "shuffled": _number(placebos.get("shuffled", {}).get("change")),
+    }
+
+
+def _numbers(row: Sequence[Any]) -> list[float]:
+    return [math.nan if x is None else float(x) for x in row]
+
+
+def _number(x: float | int | None) -> str:
+    return "–" if x is None or not math.isfinite(x) else f"{x:.2f}"
