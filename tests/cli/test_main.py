@@ -7,6 +7,7 @@ VERBS = [
     "derive",
     "calibrate",
     "steer",
+    "compare",
     "evaluate",
     "reliability",
     "profile",

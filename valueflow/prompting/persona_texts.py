@@ -51,7 +51,7 @@ def said_at(
         raise InvalidInput(f"n_texts: expected 1 or more, got {n_texts}")
     if level == 0:
         return ()
-    frame, centre = vidb.of(value_id, SPLIT).frame, STEP * level
+    frame: Any = vidb.of(value_id, SPLIT).frame
     side = frame[np.sign(frame["intensity"]) == np.sign(level)]
     if len(side) < n_texts:
         raise InvalidInput(
@@ -61,7 +61,7 @@ def said_at(
     rng = np.random.default_rng(seed)
     every = list(side.itertuples())
     rows = [every[i] for i in rng.permutation(len(every))]
-    off = [abs(row.intensity - centre) for row in rows]
+    off = [abs(row.intensity - STEP * level) for row in rows]
     taken: dict[Any, int] = {}
     order: list[tuple[Any, ...]] = []
     for i, row in enumerate(rows):
