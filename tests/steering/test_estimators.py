@@ -6,7 +6,6 @@ import torch
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression
 
-from valueflow.errors import InvalidInput
 from valueflow.steering import estimators
 from valueflow.steering.directions import ESTIMATORS, lda, mean_difference, pca
 from valueflow.steering.estimators import logistic, noise_root, whitened
@@ -101,8 +100,6 @@ def test_without_noise_nothing_is_whitened():
     for to in ("read", "steer"):
         found = whitened(mean_difference, to=to)(*data)
         torch.testing.assert_close(found, torch.tensor([0.6, 0.8]), rtol=1e-4, atol=1e-5)
-    with pytest.raises(InvalidInput, match="expected 'steer' or 'read'"):
-        whitened(pca, to="sideways")
 
 
 def test_ridge_in_the_span_is_ridge_in_the_whole_space(monkeypatch):
@@ -127,16 +124,13 @@ def test_penalty_is_judged_on_whole_ladders():
     assert np.abs(effects).max() < 0.8
 
 
-def test_poles_that_do_not_overlap_get_a_strong_ridge():
-    """The weakest ridge separates them too, but by the few texts nearest the boundary."""
+def test_poles_that_do_not_overlap():
+    """Any ridge tells them apart; the direction must not hang on the texts nearest the boundary."""
     truth = 12 * basis(0, 30)[:, 0]
     data = gaussian(truth, torch.eye(30), n_ladders=100)
-    assert cosine(logistic(*data), truth) > cosine(mean_difference(*data), truth) - 0.02
-    reduced = estimators._Reduced.of(grade(*data))
-    weakest = estimators._fit(reduced.rows, reduced.high, estimators.PENALTIES[-1])
-    found = cosine(reduced.basis @ torch.from_numpy(weakest), truth)
-    assert found < cosine(logistic(*data), truth) - 0.01
-    assert estimators._best_penalty(reduced) < estimators.PENALTIES[-1]
+    found = cosine(logistic(*data), truth)
+    assert found > cosine(mean_difference(*data), truth) - 0.002
+    assert found > cosine(lda(*data), truth) + 0.01
 
 
 @pytest.mark.parametrize("name", ["logistic", "whitened_logistic", "whitened_pca"])

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from valueflow.errors import InvalidInput
 from valueflow.steering.graded import Estimator, Graded, grade, unit
 
 PENALTIES = tuple(10.0**k for k in (0.5, 2.0, 3.5, 5.0))
@@ -62,15 +61,10 @@ def whitened(estimator: Estimator, *, to: Literal["steer", "read"]) -> Estimator
     Returns:
         An estimator. Without any noise it is the one given.
 
-    Raises:
-        InvalidInput: `to` is neither.
-
     References:
         Haufe et al. 2014, "On the interpretation of weight vectors of linear models in multivariate
         neuroimaging": a classifier's weights are no pattern of what it finds.
     """
-    if to not in ("steer", "read"):
-        raise InvalidInput(f"to={to!r}: expected 'steer' or 'read'")
 
     def estimate(
         activations: Float[Tensor, "texts hidden"],
@@ -83,7 +77,7 @@ def whitened(estimator: Estimator, *, to: Literal["steer", "read"]) -> Estimator
         # Numbers for names: only which texts belong together matters, and the ladders' order.
         names = [f"{number:08}" for number in graded.group.tolist()]
         found = estimator(graded.centred @ inverse, graded.intensities, names).double()
-        return unit((root if to == "steer" else inverse) @ found)
+        return unit({"steer": root, "read": inverse}[to] @ found)
 
     return estimate
 
