@@ -1,6 +1,6 @@
 # `make demo` and `make test` start from nothing: Python (3.11 for the pinned versions) and make.
 
-MODELS := smollm2-135m-instruct all-mpnet-base-v2
+MODELS := smollm2-135m-instruct all-mpnet-base-v2 all-minilm-l6-v2
 
 # Extra arguments for the installation of torch alone, say the index that has its CPU builds.
 TORCH_ARGS ?=
@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@touch $@
 
-models: $(STAMP)  ## Fetch the models of the demo and the tests (0.5 GB) into the cache
+models: $(STAMP)  ## Fetch the models of the demo and the tests (0.6 GB) into the cache
 	@TQDM_DISABLE=1 $(BIN)/valueflow models fetch $(MODELS)
 
 demo: models  ## Run the whole loop on a small model

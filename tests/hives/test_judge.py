@@ -23,6 +23,7 @@ from valueflow.hives.judge import (
     PrototypeJudge,
     load_hives_judge,
     load_prototype_judge,
+    load_small_judge,
 )
 from valueflow.hives.questions import load_questions
 from valueflow.judges import Judge
@@ -174,6 +175,25 @@ def test_the_shipped_judge_orders_ladders_it_never_saw_better_than_the_untrained
     trained, untrained = np.mean(list(shares.values()), axis=0)
     assert trained >= 0.80, shares
     assert trained - untrained >= 0.15, shares
+
+
+@pytest.mark.weights
+@needs_weights
+@pytest.mark.skipif(not is_fetched("all-minilm-l6-v2"), reason="the small base is not fetched")
+def test_the_small_judge_comes_near_its_teacher_with_a_fifth_of_the_weights():
+    small, hives = load_small_judge(), load_hives_judge()
+    values = load_starter().values[::8]
+    shares = {v: (pairs_in_order(small, v), pairs_in_order(hives, v)) for v in values}
+    own, teacher = np.mean(list(shares.values()), axis=0)
+    assert own >= 0.78 and own >= teacher - 0.08, shares
+    assert small.name == "hives-small" != hives.name == "hives"
+    assert small.fingerprint() != hives.fingerprint()
+
+    def in_blocks(judge):
+        inner = judge.encoder.encoder[0].auto_model
+        return sum(p.numel() for name, p in inner.named_parameters() if "embedding" not in name)
+
+    assert in_blocks(small) < in_blocks(hives) / 5
 
 
 @pytest.mark.weights
