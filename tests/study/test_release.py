@@ -147,6 +147,9 @@ def test_what_is_there_stays_and_another_plan_is_refused(world, released, monkey
         plan = dataclasses.replace(PLAN, **{name: other})
         with pytest.raises(StaleArtifact, match=name):
             build(world, place / "vectors" / "tiny", place / "work", plan)
+    blunt = ScriptedJudge(world[2]().intensities, sharpness=0.9, seed=5)
+    with pytest.raises(StaleArtifact, match="judge"):
+        build(world, place / "vectors" / "tiny", place / "work", judge=blunt)
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,16 @@ from valueflow.dose.sweep import Grid
 from valueflow.errors import StaleArtifact
 from valueflow.evaluate import vidb_evaluator
 from valueflow.evaluate.evaluator import AnchorEvaluator
+from valueflow.evaluate.panel import panel_from_vidb
 from valueflow.judges.base import Judge
 from valueflow.models.loading import LoadedModel
 from valueflow.steering.store import vector_hash
+from valueflow.steering.vector import SteeringVector
 from valueflow.study.kept import kept_sweep, write_sweep
 from valueflow.study.release_plan import Deriver, Plan, check_plan, plan_deriver, random_placebo
 from valueflow.theories import get_value
 from valueflow.vidb import Vidb
+from valueflow.vidb.schema import ANSWERING
 
 SWEEPS, PLACEBOS, SHUFFLED, VERIFICATION = "sweeps", "placebos", "shuffled", "verification"
 """Folders of the work folder; each holds one file of texts per sweep."""
@@ -83,7 +86,7 @@ def build_release(
     for n, value in enumerate(ids, start=1):
         folder = Path(out) / value_folder(value)
         if (folder / "card").exists():
-            cards.append(_kept(folder, plan, loaded))
+            cards.append(_kept(folder, plan, loaded, judge, vidb))
             continue
 
         def told(name: str, value: str = value, n: int = n) -> Any:
@@ -260,12 +263,15 @@ def _curve(arm: Arm, plan: Plan) -> DoseCurve:
     )
 
 
-def _kept(folder: Path, plan: Plan, loaded: LoadedModel) -> Card:
+def _kept(folder: Path, plan: Plan, loaded: LoadedModel, judge: Judge, vidb: Vidb) -> Card:
     card = load_card(folder)
+    panel = panel_from_vidb(vidb, card.value, "test", registers=ANSWERING)
     there, here = card.provenance.get("plan") or {}, plan.to_dict()
     differing = [name for name, value in here.items() if there.get(name) != value]
     model = {"name": loaded.name, **asdict(loaded.fingerprint)}
     differing += [k for k, v in model.items() if k != "name" and card.provenance["model"][k] != v]
+    ruler = {"judge_fingerprint": judge.fingerprint(), "panel": panel.fingerprint()}
+    differing += [name for name, v in ruler.items() if card.provenance[name] != v]
     if differing:
         raise StaleArtifact(
             f"{folder}: made with another {', '.join(differing)}; delete it or use another folder"
