@@ -62,7 +62,6 @@ def test_search_names_the_winner_and_saves_its_vector(
     ("options", "words"),
     [
         (["--layers", "x"], ["--layers x", "middle, all, or numbers"]),
-        (["--layers", "9"], ["layers [9]", "0..3"]),
         (["--coefficients=a"], ["--coefficients a"]),
         (["--coefficients=0.1,0.2"], ["both sides of 0"]),
         (["--template", "Chat"], ["--template Chat", "auto, chat or plain"]),
@@ -75,6 +74,15 @@ def test_what_is_no_sweep_is_refused(run, tmp_path, model_folder, scripted, opti
     value = [] if "--value" in options else ["--value", "power"]
     done = run("sweep", model_folder, *value, "--out", tmp_path / "out", *options)
     assert done.refused(*words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_that_the_model_lacks_is_refused(run, tmp_path, model_folder, scripted):
+    scripted(letters)
+    options = ["--value", "power", "--out", tmp_path / "out", "--layers", "9"]
+    done = run("sweep", model_folder, *options)
+    last = done.err.strip().splitlines()[-1]
+    assert done.code == 2 and "layers [9]" in last and "0..3" in last
     assert not (tmp_path / "out").exists()
 
 

@@ -175,6 +175,7 @@ def test_texts_outside_the_panel_have_a_bound_and_no_estimate(intensity, status)
     assert abs(closed) < abs(result.bound) < abs(result.central)
 
 
+@pytest.mark.slow
 def test_the_bound_is_below_the_truth_in_19_of_20():
     found = fitted(n=300, n_windows=2)
     items = [at(8.0, f"strong {i}") for i in range(800)]

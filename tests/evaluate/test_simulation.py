@@ -47,6 +47,7 @@ def test_bias_is_below_a_tenth_everywhere_and_intervals_cover(sharpness):
         assert 0.93 <= r.covered <= 0.985, r
 
 
+@pytest.mark.slow
 def test_misreading_is_in_the_intervals():
     _, together = recovered(1.0, n_calibrations=8, n_texts=10, misreading=2.0)
     assert 0.925 < together.covered < 0.975
@@ -55,6 +56,7 @@ def test_misreading_is_in_the_intervals():
     assert together.paper_covered < 0.75
 
 
+@pytest.mark.slow
 def test_a_context_dependent_judge_scatters_under_random_anchors_and_hardly_under_buckets():
     truths = [-4.0, 4.0]
     settings = {"truths": truths, "n_calibrations": 4, "n_texts": 40, "n_windows": 6}

@@ -147,6 +147,7 @@ def test_a_training_that_was_cut_off_goes_on_where_it_was(base, short, tmp_path,
     assert largest_difference(short, resumed) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_second_stage_that_was_cut_off_goes_on_where_it_was(base, tmp_path, monkeypatch):
     both = recipe_for(base, epochs=(0.3, 0.4))  # parts of an epoch
     texts = join([planted_texts(seed=0, n_ladders=8), concepts()])
@@ -161,6 +162,7 @@ def test_a_second_stage_that_was_cut_off_goes_on_where_it_was(base, tmp_path, mo
     assert largest_difference(through, resumed) < 1e-5
 
 
+@pytest.mark.slow
 def test_resuming_where_nothing_is_starts_and_starting_anew_forgets(
     base, short, tmp_path, monkeypatch
 ):
@@ -247,6 +249,7 @@ def test_the_second_stage_ties_instances_and_concepts_together(base, tmp_path):
     assert after["anchors"] < 0.8 * before["anchors"], (before, after)
 
 
+@pytest.mark.slow
 def test_a_student_learns_the_scores_of_its_teacher(base, trained, tmp_path):
     save_encoder(trained, tmp_path / "teacher", base=base, card={})
     losses = {"graded_weight": 0.0, "tree_weight": 0.0, "teacher": str(tmp_path / "teacher")}

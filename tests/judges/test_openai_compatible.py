@@ -481,6 +481,7 @@ def test_texts_that_want_the_first_place_change_nothing():
     assert orders == [sorted(own) for own in shown]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_every_answer_is_used_again(tmp_path):
     """One answer at a time: only what is under way at a kill is asked twice."""
     n, kills, rng = 60, 3, random.Random(0)

@@ -305,6 +305,7 @@ def test_rankings_that_are_not_asked_for_are_not_read(two_values, tmp_path):
         read_folder(folder)
 
 
+@pytest.mark.slow
 def test_the_starters_folder_is_the_default():
     ladders, records = read_folder(value="power")
     assert {ladder.value for ladder in ladders} == {POWER}

@@ -70,6 +70,7 @@ def run(
     vidb.of(value)
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.
     decoding = Decoding(template=_template(template))
+    _layer_numbers(layers)
     with stages() as stage:
         stage("load")
         loaded = load_model(model)
@@ -182,15 +183,21 @@ def _save_sweep(found: "LayerSweep", out: Path) -> dict[str, Any]:
 
 def _layers(text: str, n_layers: int) -> list[int]:
     from valueflow.backends.base import check_layers
-    from valueflow.errors import InvalidInput
     from valueflow.steering.directions import middle_layers
 
     if text in ("middle", "all"):
         return middle_layers(n_layers) if text == "middle" else list(range(n_layers))
-    numbers = [part.strip() for part in text.split(",")]
+    return check_layers(_layer_numbers(text), n_layers)
+
+
+def _layer_numbers(text: str) -> list[int]:
+    """Layers that are named by number; none for those named otherwise."""
+    from valueflow.errors import InvalidInput
+
+    numbers = [] if text in ("middle", "all") else [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in numbers):
         raise InvalidInput(f"--layers {text}: expected middle, all, or numbers such as 8,12,16")
-    return check_layers(map(int, numbers), n_layers)
+    return [int(part) for part in numbers]
 
 
 def _numbers(text: str) -> list[float]:

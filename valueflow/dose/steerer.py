@@ -13,7 +13,7 @@ from valueflow.dose.curve import DoseCurve
 from valueflow.dose.inverse import Unreachable
 from valueflow.dose.stale import check_evaluator, check_model, check_vector
 from valueflow.dose.sweep import Decoding, sweep
-from valueflow.errors import InvalidInput
+from valueflow.errors import InvalidInput, StaleArtifact
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.hives.profile import ValueProfile
 from valueflow.models.chat import format_used
