@@ -19,6 +19,7 @@ from valueflow.dose.sweep import sweep
 from valueflow.steering.vector import random_like
 
 
+@pytest.mark.slow
 def test_random_directions_move_little():
     found = calibration()
     ends = found.curve.usable_range_

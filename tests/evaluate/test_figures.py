@@ -27,6 +27,7 @@ def test_students_interval_of_a_mean_covers():
     assert inside == pytest.approx(0.95, abs=0.012) and found[0].n == 6
 
 
+@pytest.mark.slow
 def test_resampled_ladders_cover_where_single_texts_would_not():
     rng = np.random.default_rng(1)
     groups = [i // 5 for i in range(100)]

@@ -22,6 +22,7 @@ def show(rows):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharpness", [0.8])
 def test_intervals_cover_and_bias_is_small(sharpness):
     rows, together = recovered(sharpness, n_calibrations=10, n_texts=14)

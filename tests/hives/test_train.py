@@ -341,6 +341,7 @@ def through(base, tmp_path_factory):
     return train(recipe_for(base, **BRIEF), texts, folder.mktemp("through")).state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("after", "phase"), [(4, "tune"), (15, "stage-1"), (30, "stage-2")])
 def test_each_phase_can_be_cut_off(base, through, tmp_path, monkeypatch, after, phase):
     texts = join([planted_texts(seed=0, n_ladders=5), concepts()])

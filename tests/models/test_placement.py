@@ -135,6 +135,7 @@ def test_a_compiled_model_is_steered_although_its_graph_has_no_hooks(kind):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_answers_of_a_compiled_model_are_those_of_the_model():
     compiled = torch.compile(copy.deepcopy(model()), backend="eager")
     grid = answers(compiled)

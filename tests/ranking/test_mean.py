@@ -71,6 +71,7 @@ def test_many_windows_give_the_maximum_of_the_likelihood():
     assert got.stderr == pytest.approx(most.stderr, rel=0.03)
 
 
+@pytest.mark.slow
 def test_it_is_less_biased_than_the_maximum_when_windows_are_few():
     rng = np.random.default_rng(3)
     beta, position, bias = 0.25, 1.5, {"ml": [], "mean": []}
