@@ -62,7 +62,6 @@ def test_search_names_the_winner_and_saves_its_vector(
     ("options", "words"),
     [
         (["--layers", "x"], ["--layers x", "middle, all, or numbers"]),
-        (["--layers", "9"], ["layers [9]", "0..3"]),
         (["--coefficients=a"], ["--coefficients a"]),
         (["--coefficients=0.1,0.2"], ["both sides of 0"]),
         (["--template", "Chat"], ["--template Chat", "auto, chat or plain"]),
@@ -75,6 +74,15 @@ def test_what_is_no_sweep_is_refused(run, tmp_path, model_folder, scripted, opti
     value = [] if "--value" in options else ["--value", "power"]
     done = run("sweep", model_folder, *value, "--out", tmp_path / "out", *options)
     assert done.refused(*words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_that_the_model_lacks_is_refused(run, tmp_path, model_folder, scripted):
+    scripted(letters)
+    options = ["--value", "power", "--layers", "1,9", "--out", tmp_path / "out"]
+    done = run("sweep", model_folder, *options)
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("valueflow: layers [1, 9]: expected one or more")
     assert not (tmp_path / "out").exists()
 
 

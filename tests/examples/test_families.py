@@ -63,8 +63,8 @@ def rows(vidb):
         settings = family.Settings(
             template="chat" if chat else "plain",
             coefficient=1.5,
-            prompts=3,
-            tokens=8,
+            prompts=2,
+            tokens=6,
             ladders=3,
             layer="auto" if arch == "llama" else None,
         )
@@ -81,7 +81,7 @@ def test_the_same_function_steers_every_family(rows, arch):
     assert row.coefficients == (-1.5, 0.0, 1.5)
     # Steered, and in either direction.
     assert row.texts[0] != row.texts[1]
-    assert row.damage[1] == 0 and row.damage[0] > 0.2 and row.damage[2] > 0.2
+    assert row.damage[1] == 0 and row.damage[0] > 0.05 and row.damage[2] > 0.05
     assert row.format == ("chat" if ARCHITECTURES.index(arch) % 2 == 0 else "plain")
 
 

@@ -1,5 +1,6 @@
 """`valueflow sweep`: what steering does at each layer, and where it does most."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,11 +70,11 @@ def run(
     vidb, asked = load_starter(), load_prompts("search")
     vidb.of(value)
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.
-    decoding = Decoding(template=_template(template))
+    decoding, chosen = Decoding(template=_template(template)), _layers(layers)
     with stages() as stage:
         stage("load")
         loaded = load_model(model)
-        wanted = _layers(layers, loaded.n_layers)
+        wanted = chosen(loaded.n_layers)
         evaluator = vidb_evaluator(vidb, value, get_judge(judge), seed=seed)
         stage("derive")
         vector = vectors_at(
@@ -180,17 +181,20 @@ def _save_sweep(found: "LayerSweep", out: Path) -> dict[str, Any]:
     return result
 
 
-def _layers(text: str, n_layers: int) -> list[int]:
+def _layers(text: str) -> Callable[[int], list[int]]:
+    """Number of layers -> those to sweep; what is no choice of layers fails here."""
     from valueflow.backends.base import check_layers
     from valueflow.errors import InvalidInput
     from valueflow.steering.directions import middle_layers
 
-    if text in ("middle", "all"):
-        return middle_layers(n_layers) if text == "middle" else list(range(n_layers))
+    if text == "middle":
+        return middle_layers
+    if text == "all":
+        return lambda n_layers: list(range(n_layers))
     numbers = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in numbers):
         raise InvalidInput(f"--layers {text}: expected middle, all, or numbers such as 8,12,16")
-    return check_layers(map(int, numbers), n_layers)
+    return lambda n_layers: check_layers(map(int, numbers), n_layers)
 
 
 def _numbers(text: str) -> list[float]:

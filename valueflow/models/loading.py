@@ -177,7 +177,7 @@ def _in_memory(model: Any, name: str, parameter: torch.Tensor) -> Iterator[torch
 
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
-    with align_module_device(module, torch.device("cpu")):
+    with align_module_device(module):
         weights = getattr(module, leaf)
         if weights.device.type == "meta":
             raise InvalidInput(f"{name} has no values: load the weights before the model is used")
