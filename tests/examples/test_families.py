@@ -63,8 +63,8 @@ def rows(vidb):
         settings = family.Settings(
             template="chat" if chat else "plain",
             coefficient=1.5,
-            prompts=3,
-            tokens=8,
+            prompts=2,
+            tokens=6,
             ladders=3,
             layer="auto" if arch == "llama" else None,
         )

@@ -1,5 +1,6 @@
 """`valueflow sweep`: what steering does at each layer, and where it does most."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,12 +70,11 @@ def run(
     vidb, asked = load_starter(), load_prompts("search")
     vidb.of(value)
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.
-    decoding = Decoding(template=_template(template))
-    _layer_numbers(layers)
+    decoding, chosen = Decoding(template=_template(template)), _layers(layers)
     with stages() as stage:
         stage("load")
         loaded = load_model(model)
-        wanted = _layers(layers, loaded.n_layers)
+        wanted = chosen(loaded.n_layers)
         evaluator = vidb_evaluator(vidb, value, get_judge(judge), seed=seed)
         stage("derive")
         vector = vectors_at(
@@ -181,23 +181,20 @@ def _save_sweep(found: "LayerSweep", out: Path) -> dict[str, Any]:
     return result
 
 
-def _layers(text: str, n_layers: int) -> list[int]:
+def _layers(text: str) -> Callable[[int], list[int]]:
+    """Number of layers -> those to sweep; what is no choice of layers fails here."""
     from valueflow.backends.base import check_layers
+    from valueflow.errors import InvalidInput
     from valueflow.steering.directions import middle_layers
 
-    if text in ("middle", "all"):
-        return middle_layers(n_layers) if text == "middle" else list(range(n_layers))
-    return check_layers(_layer_numbers(text), n_layers)
-
-
-def _layer_numbers(text: str) -> list[int]:
-    """Layers that are named by number; none for those named otherwise."""
-    from valueflow.errors import InvalidInput
-
-    numbers = [] if text in ("middle", "all") else [part.strip() for part in text.split(",")]
+    if text == "middle":
+        return middle_layers
+    if text == "all":
+        return lambda n_layers: list(range(n_layers))
+    numbers = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in numbers):
         raise InvalidInput(f"--layers {text}: expected middle, all, or numbers such as 8,12,16")
-    return [int(part) for part in numbers]
+    return lambda n_layers: check_layers(map(int, numbers), n_layers)
 
 
 def _numbers(text: str) -> list[float]:

@@ -183,11 +183,11 @@ def _in_memory(model: Any, name: str, parameter: torch.Tensor) -> Iterator[torch
 
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
-    # Only accelerate's own hook can fetch what is elsewhere.
-    if not hasattr(module, "_hf_hook"):
-        raise InvalidInput(f"{name} has no values: load the weights before the model is used")
-    with align_module_device(module, torch.device("cpu")):
-        yield getattr(module, leaf)
+    with align_module_device(module):
+        weights = getattr(module, leaf)
+        if weights.device.type == "meta":
+            raise InvalidInput(f"{name} has no values: load the weights before the model is used")
+        yield weights
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
