@@ -27,6 +27,7 @@ def command(run, scripted, model_folder, folder):
     return compare
 
 
+@pytest.mark.slow
 def test_a_value_is_compared_kept_and_not_measured_again(command, folder):
     done = command("--value", "power")
     assert done.code == 0, done.err

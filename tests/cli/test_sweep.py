@@ -38,6 +38,7 @@ def test_sweep_writes_the_heat_map_and_its_numbers(run, tmp_path, model_folder, 
     assert (out / "layers.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_search_names_the_winner_and_saves_its_vector(
     run, tmp_path, model_folder, scripted, monkeypatch
 ):

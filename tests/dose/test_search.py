@@ -80,6 +80,7 @@ def test_doses_follow_what_the_rung_before_could_bear():
                                                         1.2 * end])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_rows_are_those_stated_before(monkeypatch):
     generated = []
     real = sweep

@@ -106,6 +106,7 @@ def test_targets_are_hit_by_doses_and_rounded_to_levels(made):
         assert target["achieved"].mean == pytest.approx(nearest, abs=0.5)
 
 
+@pytest.mark.slow
 def test_damage_keeps_an_instruction_from_being_used(monkeypatch):
     harm = {"reply:system": 2.0, "person:user": 0.5}
     made = compared(monkeypatch, World(gains=STRONG, harm=harm))
@@ -127,6 +128,7 @@ def test_both_has_less_damage_or_more_range_than_either(monkeypatch):
             assert one["damage"] <= other["damage"] + 0.05
 
 
+@pytest.mark.slow
 def test_asymmetry_is_told_with_its_sign(monkeypatch):
     world = World(gains=STRONG)
     straight = world.truth
@@ -210,6 +212,7 @@ def test_a_card_of_another_model_is_refused(monkeypatch):
     assert not world.calls
 
 
+@pytest.mark.slow
 def test_a_vector_of_no_use_leaves_prompting_alone(monkeypatch):
     """Every dose beyond the limit: activation has no range, and both is prompting."""
     made = compared(monkeypatch, World(gains=STRONG, cost=1e6))

@@ -79,6 +79,7 @@ def test_a_killed_run_loses_the_current_value_only(go, world, monkeypatch):
     assert repr(summaries_of(again, HOW)) == repr(summaries_of(first, HOW))
 
 
+@pytest.mark.slow
 def test_a_value_that_fails_does_not_stop_the_others(go, monkeypatch):
     def evaluator(_vidb, value, *_args, **_options):
         if value == "svt/face":

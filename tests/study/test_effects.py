@@ -73,6 +73,7 @@ def test_a_planted_matrix_is_recovered_by_size():
     assert abs(own[2].margin) < 1.0
 
 
+@pytest.mark.slow
 def test_scores_are_kept_and_not_made_twice(tmp_path, monkeypatch):
     first = score_all(grids(), evaluators(), folder=tmp_path)
     scored = []
