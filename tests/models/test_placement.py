@@ -86,8 +86,9 @@ def test_the_fingerprint_is_that_of_the_weights_wherever_they_are(kind, tmp_path
 
 
 def test_weights_that_are_nowhere_are_refused():
+    base = model()
     with torch.device("meta"):
-        empty = type(model())(model().config)
+        empty = type(base)(base.config)
     with pytest.raises(InvalidInput, match="has no values"):
         load((empty, tiny_tokenizer()))
 

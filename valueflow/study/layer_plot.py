@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Normalize
@@ -47,11 +47,13 @@ def layer_figure(found: LayerSweep) -> Figure:
         ),
     ]
     for axes, table, colours, norm, title in looks:
-        mesh = _cells(axes, table, heights, colours, norm)
+        mesh = _cells(axes, table, past, heights, colours, norm)
         _hatch(axes, past, heights)
         _columns(axes, found.coefficients)
         axes.set_title(title, fontsize=10.5, color=INK)
-        figure.colorbar(mesh, ax=axes, shrink=0.85, aspect=26).outline.set_visible(False)
+        further = "max" if axes is right else "neither"
+        bar = figure.colorbar(mesh, ax=axes, shrink=0.85, aspect=26, extend=further)
+        bar.outline.set_visible(False)
     left.set_yticks([h + 0.5 for h in heights], _row_names(found))
     left.set_ylim(min(heights), max(heights) + 1)
     figure.supxlabel(
@@ -81,13 +83,14 @@ def _past(arm: Arm, found: LayerSweep) -> list[bool]:
 def _cells(
     axes: Axes,
     table: Float[np.ndarray, "rows coefficients"],
+    past: Bool[np.ndarray, "rows coefficients"],
     heights: Sequence[float],
     colours: str,
     norm: Normalize,
 ) -> QuadMesh:
     mesh = None
     columns = np.arange(table.shape[1] + 1)
-    for row, height in zip(table, heights, strict=True):
+    for row, beyond, height in zip(table, past, heights, strict=True):
         mesh = axes.pcolormesh(
             columns,
             [height, height + 1],
@@ -98,17 +101,24 @@ def _cells(
             linewidth=0.8,
         )
         if table.size <= MOST_NUMBERS:
-            _numbers(axes, row, height, mesh)
+            _numbers(axes, row, beyond, height, mesh)
     assert mesh is not None
     return mesh
 
 
-def _numbers(axes: Axes, row: Float[np.ndarray, " n"], height: float, mesh: QuadMesh) -> None:
+def _numbers(
+    axes: Axes,
+    row: Float[np.ndarray, " n"],
+    beyond: Bool[np.ndarray, " n"],
+    height: float,
+    mesh: QuadMesh,
+) -> None:
     for column, number in enumerate(row.tolist()):
         if not np.isfinite(number):
             continue
         red, green, blue, _ = mesh.cmap(mesh.norm(number))
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        # Cells beyond a limit are whitened.
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 and not beyond[column]
         # A plain 0.0 for what rounds to it: -0.0 reads as if it were something.
         text = f"{number:.1f}" if abs(number) >= 0.05 else "0.0"
         axes.text(
@@ -124,7 +134,7 @@ def _numbers(axes: Axes, row: Float[np.ndarray, " n"], height: float, mesh: Quad
 
 
 def _hatch(
-    axes: Axes, past: Sequence[Sequence[bool]] | np.ndarray, heights: Sequence[float]
+    axes: Axes, past: Bool[np.ndarray, "rows coefficients"], heights: Sequence[float]
 ) -> None:
     for row, height in zip(past, heights, strict=True):
         for column, beyond in enumerate(row):
@@ -134,8 +144,8 @@ def _hatch(
                         (column, height),
                         1,
                         1,
-                        facecolor="#FFFFFF66",
-                        edgecolor="#55555599",
+                        facecolor="#FFFFFFA0",
+                        edgecolor="#55555560",
                         hatch="////",
                         linewidth=0,
                         zorder=3,
