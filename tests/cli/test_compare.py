@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def letters(text):
     """A made-up intensity of a model's babble: which half of the alphabet it prefers."""

@@ -15,6 +15,8 @@ from valueflow.errors import InvalidInput
 from valueflow.steering.directions import middle_layers
 from valueflow.steering.vector import SteeringVector, intervention
 
+pytestmark = pytest.mark.slow
+
 
 def vector(angles, norms=None):
     """Directions in a plane, by layer."""

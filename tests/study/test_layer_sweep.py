@@ -26,6 +26,8 @@ from valueflow.study.layer_sweep import (
 )
 from valueflow.typing import Item
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(2.0, degenerate=1.0)
 DOSES = (-0.5, -0.25, 0.25, 0.5)
 ASKED = PROMPTS[:6]
