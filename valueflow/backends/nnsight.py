@@ -47,7 +47,7 @@ class NNsightBackend:
         self.model: Any = model._module if isinstance(model, Envoy) else model
         self.blocks = blocks
         self._decoder = cached_module(self.model, blocks)
-        self._root = NNsight(self.model)
+        self._root: Any = NNsight(self.model)
         self._envoys = [self._envoy_of(block) for block in blocks]
 
     @property
