@@ -80,6 +80,14 @@ def test_doses_are_the_curves_inverse_with_the_damage_measured_there():
     )
 
 
+@pytest.mark.parametrize("target", [-9.0, -3.3, 0.0, 0.01, 2.5, 9.0])
+def test_a_dose_is_that_of_the_curves_own_inverse(target):
+    made = curve(base=0.4, cost=6.0)
+    found, dose = Doses(made).nearest(target), made.inverse(target)
+    assert found.setting.coefficient == dose.coefficient
+    assert found.expected == getattr(dose, "nearest", target)
+
+
 def test_a_plan_has_the_ends_and_says_what_is_out_of_reach():
     made = plan([LEVELS], [-6.0, -3.0, 0.0, 2.0, 2.5])
     assert (made.low.expected, made.high.expected) == pytest.approx((-3.0, 2.0))

@@ -21,6 +21,7 @@ from valueflow.dose.sweep import Grid, sweep
 from valueflow.errors import InvalidInput
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.models.loading import LoadedModel
+from valueflow.prompting.persona_texts import SPLIT
 from valueflow.study.bench import PLACEBO, Bench, Cell
 from valueflow.study.instructions import FORMS, Form, Instructor, choose_forms
 from valueflow.study.ways import Doses, Plan, Setting, plan
@@ -106,7 +107,7 @@ def compare_value(
     evaluator.check_fitted()
     tell: Stage = stage or (lambda _name: None)
     limit = float(card.curve.damage_limit)
-    instructor = Instructor(loaded.tokenizer, vidb, card.value, seed)
+    instructor = Instructor(loaded.tokenizer, vidb.of(card.value, SPLIT), card.value, seed)
     progress = tell("unsteered")
     unsteered = sweep(loaded, {}, [{}], calibrated_on, decoding=card.decoding, progress=progress)
     chosen, tried = choose_forms(

@@ -13,7 +13,7 @@ import numpy as np
 
 from valueflow.dose.arms import Arm, row_means
 from valueflow.dose.curve import DoseCurve
-from valueflow.dose.inverse import Unreachable
+from valueflow.dose.inverse import Unreachable, invert
 from valueflow.errors import InvalidInput
 
 FAR = 100.0
@@ -65,7 +65,15 @@ class Doses:
 
     def nearest(self, target: float) -> Choice:
         """By the curve's inverse: on a plateau the smallest coefficient."""
-        dose = self.curve.inverse(target)
+        predict = self.curve.predict
+        # Not `curve.inverse`: its interval, for which every replicate is fitted, is of no use here.
+        dose = invert(
+            target,
+            self.curve.usable_range_,
+            predict,
+            lambda c: (predict(c), predict(c)),
+            increasing=self.curve.increasing_,
+        )
         expected = dose.nearest if isinstance(dose, Unreachable) else target
         vector = "value" if dose.coefficient else ""
         setting = Setting(self.form, self.level, vector, float(dose.coefficient))
