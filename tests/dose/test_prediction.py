@@ -41,6 +41,7 @@ def promised(rng, *, n_new, noise=NO_NOISE, n_prompts=24):
     return achieved, np.array(ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_new", "noise"), [(16, NO_NOISE), (40, ScaleNoise(1.0, 0.6, 0.08))])
 def test_a_promised_interval_covers_the_mean_of_new_prompts(n_new, noise):
     rng = np.random.default_rng(7)

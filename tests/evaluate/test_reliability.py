@@ -183,6 +183,7 @@ def test_windows_that_fail_now_and_then_are_counted():
     assert f"it left {found.unranked.value:.0%} of windows" in concerns(found)[0]
 
 
+@pytest.mark.slow
 def test_a_second_judge_that_sees_all_shifted_agrees_but_for_the_noise():
     vidb, first = load_starter(), Planted(sharpness=2.0, misreading=3.0)
     found = measure_reliability(
@@ -209,6 +210,7 @@ def test_rating_is_set_beside_ranking():
     assert found.rating.unmeasured == found.ranking.unmeasured == 0
 
 
+@pytest.mark.slow
 def test_texts_without_a_rating_are_counted_and_never_guessed():
     judge = Rating(sharpness=1.0, noise=0.1, silent_on=5)
     found = measure_reliability(load_starter(), "power", judge, n_texts=20, n_windows=3, seed=0)

@@ -74,6 +74,7 @@ def test_a_missing_measurement_is_refused_not_filled_in():
         variance_components(measured)
 
 
+@pytest.mark.slow
 def test_an_evaluators_own_error_bar_is_judge_and_panel_together():
     # A Plackett-Luce judge errs anew in every window, so all but the prompts is judge noise.
     evaluator = fitted(n_windows=8, sharpness=0.5)

@@ -355,6 +355,7 @@ def test_a_report_is_repeatable_and_a_perfect_space_leaves_no_doubt():
         assert (row["low"], row["high"]) == pytest.approx((1, 1))
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_holds_for_very_many_texts():
     values = ["power", "achievement", "security", "benevolence"]
     signal = {"signal": 0.6, "width": 12}

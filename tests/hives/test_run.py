@@ -153,6 +153,7 @@ def test_an_earlier_run_is_replaced_and_names_its_teacher_without_the_path(base,
     assert str(done[1]) not in (target / f"{KIND}.json").read_text()
 
 
+@pytest.mark.slow
 def test_unlabelled_texts_are_distilled_and_on_the_card_but_not_those_held_out(
     base, done, tmp_path, monkeypatch
 ):

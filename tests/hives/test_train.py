@@ -265,6 +265,7 @@ def test_a_student_learns_the_scores_of_its_teacher(base, trained, tmp_path):
     assert after > 0.9 > before + 0.4, (before, after)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teacher_alone(base, trained, tmp_path):
     """Distilled without a single label: shuffled grades do no harm."""
     save_encoder(trained, tmp_path / "teacher", base=base, card={})
@@ -314,6 +315,7 @@ def layered(base, tmp_path_factory):
     return model, folder / "space"
 
 
+@pytest.mark.slow
 def test_with_a_hidden_layer_the_planted_order_is_found_too(layered):
     after = in_order(space(layered[0]), HELD_OUT)
     assert np.mean(list(after.values())) > 0.9, after
@@ -354,6 +356,7 @@ def test_each_phase_can_be_cut_off(base, through, tmp_path, monkeypatch, after, 
     assert largest_difference(through, resumed) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_start_gives_its_adapter_and_axes_and_not_its_space(base, layered, tmp_path):
     texts = join([planted_texts(seed=0, n_ladders=5), concepts()])
     recipe = recipe_for(base, **HIDDEN | {"start": str(layered[1]), "width": 8})
@@ -452,6 +455,7 @@ def test_each_loss_has_its_weight(base):
         assert loss == pytest.approx(ratios[name] * plain[name], rel=1e-5), name
 
 
+@pytest.mark.slow
 def test_half_precision_trains_and_gives_the_base_back_as_it_was(base, tmp_path):
     model = train(recipe_for(base, epochs=(0.3, 0.0), precision="bf16"), HELD_OUT, tmp_path)
     plain = dict(untrained(base).named_parameters())
@@ -475,6 +479,7 @@ def process_state():
     }
 
 
+@pytest.mark.slow
 def test_nothing_of_the_process_is_changed(base, tmp_path):
     before, here = process_state(), set(os.listdir())
     train(recipe_for(base, epochs=(0.1, 0.0)), HELD_OUT, tmp_path)

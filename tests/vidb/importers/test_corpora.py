@@ -63,6 +63,7 @@ def read_apart(*names_and_folders):
     return [([dict(zip(IMPORT_COLUMNS, r, strict=True)) for r in rows], *o) for rows, *o in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOORS)
 def test_published_files(name):
     folder = folder_of(name)
@@ -85,6 +86,7 @@ def test_published_files(name):
     assert all((r["grade"] > 0) - (r["grade"] < 0) == r["direction"] for r in graded)
 
 
+@pytest.mark.slow
 def test_valueeval_levels_agree(tmp_path):
     folder = folder_of("valueeval23")
     for stem in ("arguments", "level1-labels"):
