@@ -34,6 +34,17 @@ def build(
         list[int] | None,
         typer.Option(help="Repeatable; 0 is the output of block 0. Default: chosen per value."),
     ] = None,
+    apart: Annotated[
+        list[str] | None,
+        typer.Option(help="A value whose siblings are projected out of its vector; repeatable."),
+    ] = None,
+    widest: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            help="Nine coefficients are swept, from minus to plus this; several layers want less.",
+        ),
+    ] = 0.4,
     prompts: Annotated[int, typer.Option(min=2, help="Calibration prompts.")] = 24,
     checks: Annotated[int, typer.Option(min=2, help="Verification prompts.")] = 24,
     tokens: Annotated[int, typer.Option(min=1, help="At most so many per answer.")] = 48,
@@ -53,6 +64,8 @@ def build(
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.
     plan = Plan(
         layer=tuple(sorted(set(layer))) if layer else "auto",
+        apart=tuple(sorted({get_value(v).id for v in apart or []})),
+        coefficients=tuple(round(widest * step / 4, 6) for step in range(-4, 5)),
         n_calibration=prompts,
         n_verification=checks,
         decoding=Decoding(max_new_tokens=tokens),

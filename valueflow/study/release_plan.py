@@ -19,6 +19,8 @@ from valueflow.steering.contrasts import contrasts
 from valueflow.steering.derivation import derive
 from valueflow.steering.directions import middle_layers
 from valueflow.steering.vector import SteeringVector, random_like
+from valueflow.study.specificity import siblings_of
+from valueflow.theories import get_value, steered_values
 from valueflow.vidb import Vidb
 
 Deriver = Callable[[str, int | None], SteeringVector]
@@ -31,6 +33,7 @@ class Plan:
 
     Attributes:
         layer: "auto", or the layers that all values share (so they share random placebos too).
+        apart: ids of the values out of whose vectors those of their siblings are projected.
         coefficients: of the sweep.
         targets: asked for on the verification prompts.
         n_calibration: prompts of the calibration suite, from its start.
@@ -43,6 +46,7 @@ class Plan:
     """
 
     layer: Literal["auto"] | tuple[int, ...] = "auto"
+    apart: tuple[str, ...] = ()
     coefficients: tuple[float, ...] = COEFFICIENTS
     targets: tuple[float, ...] = TARGETS
     n_calibration: int = 24
@@ -60,9 +64,20 @@ class Plan:
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse a plan without coefficient 0, or with more prompts than the suites hold."""
+    """Refuse a plan that cannot be carried out.
+
+    Raises:
+        InvalidInput: no coefficient 0, more prompts than the suites hold, or a vector to be set
+            apart from siblings when every value has a layer of its own.
+        UnknownName: a value to be set apart that does not exist.
+    """
     if 0.0 not in plan.coefficients:
         raise InvalidInput("coefficients must include 0: damage is measured against it")
+    if plan.apart and plan.layer == "auto":
+        raise InvalidInput("values set apart from siblings need layers that all share; give them")
+    for value in plan.apart:
+        if not steered_siblings(value):
+            raise InvalidInput(f"{value} has no siblings to be set apart from")
     wanted = (("calibration", plan.n_calibration), ("verification", plan.n_verification))
     for suite, n in wanted:
         held = len(load_prompts(suite))
@@ -70,20 +85,38 @@ def check_plan(plan: Plan) -> None:
             raise InvalidInput(f"{suite} prompts: expected 2 to {held}, got {n}")
 
 
+def steered_siblings(value: str) -> list[str]:
+    """Ids of the siblings that have vectors of their own."""
+    return siblings_of(value, [own.id for own in steered_values(get_value(value).theory)])
+
+
 def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
-    """`derive` as a plan says; a value's contrasts are read once for it and its placebos."""
+    """`derive` as a plan says; a value's contrasts are read once for it and its placebos.
+
+    Label-shuffled placebos are set apart from the same siblings as the value's own vector.
+    """
     prompts = load_prompts("calibration")[: plan.n_calibration]
     layers = middle_layers(loaded.n_layers) if plan.layer == "auto" else list(plan.layer)
     read: dict[str, Any] = {}
+    siblings: dict[str, SteeringVector] = {}
 
     def deriver(value: str, shuffle: int | None) -> SteeringVector:
+        vector = plain(value, shuffle)
+        if value not in plan.apart:
+            return vector
+        for other in steered_siblings(value):
+            if other not in siblings:
+                siblings[other] = plain(other, None)
+        return vector.project_out([siblings[o] for o in steered_siblings(value)]).renormalised()
+
+    def plain(value: str, shuffle: int | None) -> SteeringVector:
         if value not in read:
             read.clear()
             graded = contrasts(vidb, value, split="steer")
             read[value] = answer_activations(loaded, graded, layers)
         layer: Any = plan.layer
         if shuffle is not None and plan.layer == "auto":
-            layer = list(deriver(value, None).layers)
+            layer = list(plain(value, None).layers)
         return derive(
             loaded,
             vidb,
