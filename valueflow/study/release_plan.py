@@ -78,8 +78,8 @@ def check_plan(plan: Plan) -> None:
     for value in plan.apart:
         if not steered_siblings(value):
             raise InvalidInput(f"{value} has no siblings to be set apart from")
-    wanted = (("calibration", plan.n_calibration), ("verification", plan.n_verification))
-    for suite, n in wanted:
+    suites: tuple[Literal["calibration", "verification"], ...] = ("calibration", "verification")
+    for suite, n in zip(suites, (plan.n_calibration, plan.n_verification), strict=True):
         held = len(load_prompts(suite))
         if not 2 <= n <= held:
             raise InvalidInput(f"{suite} prompts: expected 2 to {held}, got {n}")
@@ -114,14 +114,14 @@ def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
             read.clear()
             graded = contrasts(vidb, value, split="steer")
             read[value] = answer_activations(loaded, graded, layers)
-        layer: Any = plan.layer
+        layer: Any = plan.layer if plan.layer == "auto" else list(plan.layer)
         if shuffle is not None and plan.layer == "auto":
             layer = list(plain(value, None).layers)
         return derive(
             loaded,
             vidb,
             value,
-            layer=layer if isinstance(layer, str) else list(layer),
+            layer=layer,
             seed=plan.seed if shuffle is None else shuffle,
             shuffle_labels=shuffle is not None,
             prompts=prompts,
