@@ -20,7 +20,8 @@ def place(run, tmp_path_factory, model_folder, scripted, monkeypatch):
     monkeypatch.setenv("VALUEFLOW_VECTORS", str(folder))
     if not folder.exists():
         done = run("release", "build", model_folder, "--value", "power", "--layer", 2,
-                   "--prompts", 3, "--checks", 2, "--tokens", 6, "--out", folder / "tiny",
+                   "--prompts", 3, "--checks", 2, "--tokens", 6, "--widest", 0.5,
+                   "--out", folder / "tiny",
                    "--work", folder.parent / "work")  # fmt: skip
         assert done.code == 0, done.err
         assert "1 cards in" in done.out
@@ -36,10 +37,20 @@ def test_the_page_and_the_list_show_the_card(run, place):
     run("release", "list", "smoll").refused("smoll")
 
 
+def test_values_set_apart_without_common_layers_are_refused(run, tmp_path, model_folder, scripted):
+    scripted(letters)
+    done = run("release", "build", model_folder, "--value", "power", "--apart", "power",
+               "--out", tmp_path / "out", "--work", tmp_path / "work")  # fmt: skip
+    assert done.code == 2 and "layers that all share" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_steer_uses_the_released_card(run, place, model_folder, tmp_path):
     from valueflow.dose.released import load_released
 
     (card,) = load_released("tiny")
+    coefficients = card.provenance["plan"]["coefficients"]
+    assert len(coefficients) == 9 and coefficients[::4] == [-0.5, 0.0, 0.5]
     low, high = card.curve.predict(card.curve.usable_range_)
     target = float(low + high) / 2
     out = tmp_path / "steer.json"

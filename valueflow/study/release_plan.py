@@ -19,6 +19,7 @@ from valueflow.steering.contrasts import contrasts
 from valueflow.steering.derivation import derive
 from valueflow.steering.directions import middle_layers
 from valueflow.steering.vector import SteeringVector, random_like
+from valueflow.study.nuisance import controlled
 from valueflow.study.specificity import siblings_of
 from valueflow.theories import get_value, steered_values
 from valueflow.vidb import Vidb
@@ -69,15 +70,11 @@ def check_plan(plan: Plan) -> None:
     Raises:
         InvalidInput: no coefficient 0, more prompts than the suites hold, or a vector to be set
             apart from siblings when every value has a layer of its own.
-        UnknownName: a value to be set apart that does not exist.
     """
     if 0.0 not in plan.coefficients:
         raise InvalidInput("coefficients must include 0: damage is measured against it")
     if plan.apart and plan.layer == "auto":
         raise InvalidInput("values set apart from siblings need layers that all share; give them")
-    for value in plan.apart:
-        if not steered_siblings(value):
-            raise InvalidInput(f"{value} has no siblings to be set apart from")
     suites: tuple[Literal["calibration", "verification"], ...] = ("calibration", "verification")
     for suite, n in zip(suites, (plan.n_calibration, plan.n_verification), strict=True):
         held = len(load_prompts(suite))
@@ -107,7 +104,8 @@ def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
         for other in steered_siblings(value):
             if other not in siblings:
                 siblings[other] = plain(other, None)
-        return vector.project_out([siblings[o] for o in steered_siblings(value)]).renormalised()
+        family = {value: vector} | {other: siblings[other] for other in steered_siblings(value)}
+        return controlled(family, "siblings")[value]
 
     def plain(value: str, shuffle: int | None) -> SteeringVector:
         if value not in read:
