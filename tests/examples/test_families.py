@@ -62,7 +62,7 @@ def rows(vidb):
         loaded = load((tiny_model(arch), tiny_tokenizer(chat=chat)))
         settings = family.Settings(
             template="chat" if chat else "plain",
-            coefficient=1.5,
+            coefficient=4.0,
             prompts=2,
             tokens=6,
             ladders=3,
@@ -78,10 +78,10 @@ def test_the_same_function_steers_every_family(rows, arch):
     assert row.family == ("gemma3_text" if arch == "gemma3" else arch)
     assert (row.dtype, row.layers, row.value) == ("float32", 4, "svt/power")
     assert 1 <= row.layer <= 3
-    assert row.coefficients == (-1.5, 0.0, 1.5)
+    assert row.coefficients == (-4.0, 0.0, 4.0)
     # Steered, and in either direction.
     assert row.texts[0] != row.texts[1]
-    assert row.damage[1] == 0 and row.damage[0] > 0.05 and row.damage[2] > 0.05
+    assert row.damage[1] == 0 and min(row.damage[0], row.damage[2]) > 0.2
     assert row.format == ("chat" if ARCHITECTURES.index(arch) % 2 == 0 else "plain")
 
 

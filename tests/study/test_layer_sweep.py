@@ -26,11 +26,9 @@ from valueflow.study.layer_sweep import (
 )
 from valueflow.typing import Item
 
-pytestmark = pytest.mark.slow
-
 LIMITS = Limits(2.0, degenerate=1.0)
 DOSES = (-0.5, -0.25, 0.25, 0.5)
-ASKED = PROMPTS[:6]
+ASKED = PROMPTS
 
 
 @functools.cache
@@ -52,11 +50,11 @@ def test_the_planted_layer_changes_most():
     assert list(found().arms) == [1, 2, GOOD] and list(found().placebos) == [GOOD]
     assert found().best() == GOOD
     changes = {layer: e.change for layer, e in found().effects.items()}
-    # Noise moves an untrained model too, and here upwards.
-    assert changes[GOOD] > 1 + max(changes[1], changes[2]), changes
+    # Noise moves an untrained model too.
+    assert changes[GOOD] > 2 * max(abs(changes[1]), abs(changes[2])), changes
     placebo = found().placebos[GOOD]
     ours, theirs = (a.change(-0.5, 0.5) for a in (found().arms[GOOD], placebo))
-    assert abs(theirs) < 0.8 * ours, (ours, theirs)
+    assert abs(theirs) < 0.5 * ours, (ours, theirs)
 
 
 def test_every_cell_is_that_layer_alone_at_that_coefficient():

@@ -215,7 +215,11 @@ class Backend(Protocol):
         attention_mask: Int[Tensor, "batch seq"],
         layers: Sequence[int],
     ) -> dict[int, Float[Tensor, "batch seq hidden"]]:
-        """Residual stream after each of `layers`."""
+        """Residual stream after each of `layers`; blocks after the last of them do not run.
+
+        Raises:
+            InvalidInput: a layer outside [0, n_layers).
+        """
         ...
 
     def generate(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from valueflow.backends.base import Intervention, check_layers
 from valueflow.backends.compiled import uncompiled
-from valueflow.backends.decoding import greedy_unless_told, sequences_per_prompt
+from valueflow.backends.decoder import DecoderBackend
 from valueflow.backends.running import (
     Clock,
     Step,
@@ -25,14 +25,14 @@ from valueflow.backends.running import (
     hidden_size,
     with_hidden,
 )
-from valueflow.backends.scoring import continuation_nll, forward, token_nll
+from valueflow.backends.scoring import forward
 
 
 class _EnoughLayers(Exception):
     """Raised by a hook once the last wanted layer has run; never leaves `capture`."""
 
 
-class HFBackend:
+class HFBackend(DecoderBackend):
     """A transformers causal language model with its decoder blocks found.
 
     Args:
@@ -40,74 +40,25 @@ class HFBackend:
         blocks: its decoder blocks, first to last (`valueflow.models.decoder_blocks`).
     """
 
-    def __init__(self, model: nn.Module, blocks: nn.ModuleList) -> None:
-        self.model: Any = model
-        self.blocks = blocks
-
-    @property
-    def n_layers(self) -> int:
-        """Number of decoder blocks."""
-        return len(self.blocks)
-
     def capture(
         self,
         input_ids: Int[Tensor, "batch seq"],
         attention_mask: Int[Tensor, "batch seq"],
         layers: Sequence[int],
     ) -> dict[int, Float[Tensor, "batch seq hidden"]]:
-        """Residual stream after each of `layers`; blocks after the last of them do not run.
-
-        Raises:
-            InvalidInput: a layer outside [0, n_layers).
-        """
+        """Residual stream after each of `layers`; see `Backend`."""
         return capture(self.model, self.blocks, input_ids, attention_mask, layers)
 
-    def generate(
+    def _generate_steered(
         self,
-        input_ids: Int[Tensor, "batch seq"],
-        attention_mask: Int[Tensor, "batch seq"],
-        intervention: Intervention | None = None,
-        **options: Any,
-    ) -> Int[Tensor, "rows new"]:
-        """New token ids, one row per returned sequence.
-
-        Rows of the intervention follow the prompts through beams and returned sequences. Options
-        go to `model.generate`; decoding is greedy unless they (or a `generation_config` among
-        them) say otherwise.
-        """
-        options = greedy_unless_told(options)
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            if intervention is not None:
-                context = steered(
-                    self.model,
-                    self.blocks,
-                    intervention,
-                    prompt_mask=attention_mask.bool(),
-                    copies=sequences_per_prompt(self.model, options),
-                )
-                stack.enter_context(context)
-            ids = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
-        return ids[:, input_ids.shape[1] :].clone()
-
-    def token_nll(
-        self,
-        input_ids: Int[Tensor, "batch seq"],
-        attention_mask: Int[Tensor, "batch seq"],
-        scored: Bool[Tensor, "batch seq"],
-    ) -> Float[Tensor, " batch"]:
-        """Mean negative log-likelihood, in nats, of each row's scored tokens; see `Backend`."""
-        return token_nll(self.model, input_ids, attention_mask, scored)
-
-    def continuation_nll(
-        self,
-        prompt_ids: Int[Tensor, "rows prompt"],
-        prompt_mask: Int[Tensor, "rows prompt"],
-        new_ids: Int[Tensor, "rows new"],
-        new_mask: Bool[Tensor, "rows new"],
-    ) -> Float[Tensor, " rows"]:
-        """Mean nats per new token after its prompt; see `Backend`."""
-        return continuation_nll(self.model, prompt_ids, prompt_mask, new_ids, new_mask)
+        inputs: dict[str, Any],
+        intervention: Intervention,
+        prompt_mask: Bool[Tensor, "prompts length"],
+        copies: int,
+    ) -> Int[Tensor, "rows tokens"]:
+        asked = {"prompt_mask": prompt_mask, "copies": copies}
+        with steered(self.model, self.blocks, intervention, **asked):
+            return self.model.generate(**inputs)
 
 
 def capture(
@@ -117,7 +68,7 @@ def capture(
     attention_mask: Int[Tensor, "batch seq"],
     layers: Sequence[int],
 ) -> dict[int, Float[Tensor, "batch seq hidden"]]:
-    """Residual stream after each of `layers`, stopping after the last; see `HFBackend.capture`."""
+    """Residual stream after each of `layers`, stopping after the last; see `Backend`."""
     wanted = check_layers(layers, len(blocks))
     taken: dict[int, Tensor] = {}
 

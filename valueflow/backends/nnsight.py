@@ -17,7 +17,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 
 from valueflow.backends.base import Intervention, check_layers
-from valueflow.backends.decoding import greedy_unless_told, sequences_per_prompt
+from valueflow.backends.decoder import DecoderBackend
 from valueflow.backends.running import (
     Clock,
     Step,
@@ -27,11 +27,11 @@ from valueflow.backends.running import (
     hidden_size,
     with_hidden,
 )
-from valueflow.backends.scoring import continuation_nll, forward, token_nll
+from valueflow.backends.scoring import forward
 from valueflow.errors import InvalidInput
 
 
-class NNsightBackend:
+class NNsightBackend(DecoderBackend):
     """A causal language model whose decoder blocks are read and changed in nnsight traces.
 
     Args:
@@ -44,16 +44,10 @@ class NNsightBackend:
     """
 
     def __init__(self, model: nn.Module | Envoy, blocks: nn.ModuleList) -> None:
-        self.model: Any = model._module if isinstance(model, Envoy) else model
-        self.blocks = blocks
+        super().__init__(model._module if isinstance(model, Envoy) else model, blocks)
         self._decoder = cached_module(self.model, blocks)
         self._root: Any = NNsight(self.model)
         self._envoys = [self._envoy_of(block) for block in blocks]
-
-    @property
-    def n_layers(self) -> int:
-        """Number of decoder blocks."""
-        return len(self.blocks)
 
     def capture(
         self,
@@ -61,11 +55,7 @@ class NNsightBackend:
         attention_mask: Int[Tensor, "batch seq"],
         layers: Sequence[int],
     ) -> dict[int, Float[Tensor, "batch seq hidden"]]:
-        """Residual stream after each of `layers`; blocks after the last of them do not run.
-
-        Raises:
-            InvalidInput: a layer outside [0, n_layers).
-        """
+        """Residual stream after each of `layers`; see `Backend`."""
         wanted = check_layers(layers, self.n_layers)
         taken: dict[int, Tensor] = {}
 
@@ -80,53 +70,20 @@ class NNsightBackend:
             tracer.stop()
         return taken
 
-    def generate(
+    def _generate_steered(
         self,
-        input_ids: Int[Tensor, "batch seq"],
-        attention_mask: Int[Tensor, "batch seq"],
-        intervention: Intervention | None = None,
-        **options: Any,
-    ) -> Int[Tensor, "rows new"]:
-        """New token ids, one row per returned sequence; options as in `HFBackend.generate`.
-
-        Raises:
-            InvalidInput: what does not fit the model or the prompts.
-        """
-        options = greedy_unless_told(options)
-        step, clock = None, None
-        if intervention is not None:
-            prompt_mask = attention_mask.bool()
-            intervention.check_fit(self.n_layers, hidden_size(self.model), prompt_mask)
-            plans = intervention.plans()
-            copies = sequences_per_prompt(self.model, options)
-            clock = Clock(self._decoder, intervention, prompt_mask, copies)
-            step = acting(plans, clock, copies) if plans else None
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **options}
-        with torch.inference_mode():
-            if intervention is None or clock is None or step is None:
-                ids = self.model.generate(**inputs)
-            else:
-                ids = self._traced(inputs, clock, step, sorted(intervention.directions))
-        return ids[:, input_ids.shape[1] :].clone()
-
-    def token_nll(
-        self,
-        input_ids: Int[Tensor, "batch seq"],
-        attention_mask: Int[Tensor, "batch seq"],
-        scored: Bool[Tensor, "batch seq"],
-    ) -> Float[Tensor, " batch"]:
-        """Mean negative log-likelihood, in nats, of each row's scored tokens; see `Backend`."""
-        return token_nll(self.model, input_ids, attention_mask, scored)
-
-    def continuation_nll(
-        self,
-        prompt_ids: Int[Tensor, "rows prompt"],
-        prompt_mask: Int[Tensor, "rows prompt"],
-        new_ids: Int[Tensor, "rows new"],
-        new_mask: Bool[Tensor, "rows new"],
-    ) -> Float[Tensor, " rows"]:
-        """Mean nats per new token after its prompt; see `Backend`."""
-        return continuation_nll(self.model, prompt_ids, prompt_mask, new_ids, new_mask)
+        inputs: dict[str, Any],
+        intervention: Intervention,
+        prompt_mask: Bool[Tensor, "prompts length"],
+        copies: int,
+    ) -> Int[Tensor, "rows tokens"]:
+        intervention.check_fit(self.n_layers, hidden_size(self.model), prompt_mask)
+        plans = intervention.plans()
+        if not plans:
+            return self.model.generate(**inputs)
+        clock = Clock(self._decoder, intervention, prompt_mask, copies)
+        step = acting(plans, clock, copies)
+        return self._traced(inputs, clock, step, sorted(intervention.directions))
 
     def _traced(
         self, inputs: dict[str, Any], clock: Clock, step: Step, layers: Sequence[int]

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from valueflow.backends.base import Intervention, check_layers
-from valueflow.backends.decoding import greedy_unless_told, sequences_per_prompt
+from valueflow.backends.decoder import DecoderBackend
 from valueflow.backends.running import Clock, Step, acting, cached_module, hidden_size
-from valueflow.backends.scoring import continuation_nll, token_nll
 from valueflow.errors import InvalidInput
 
 
-class TransformerLensBackend:
+class TransformerLensBackend(DecoderBackend):
     """A `TransformerBridge`, which may be the user's own.
 
     Its weights must be as they came: `enable_compatibility_mode` folds and centres them, so that
@@ -37,13 +36,7 @@ class TransformerLensBackend:
 
     def __init__(self, bridge: nn.Module) -> None:
         self.bridge = _checked(bridge)
-        self.model: Any = self.bridge.original_model
-        self.blocks: Any = self.bridge.blocks
-
-    @property
-    def n_layers(self) -> int:
-        """Number of decoder blocks."""
-        return len(self.blocks)
+        super().__init__(self.bridge.original_model, self.bridge.blocks)
 
     def capture(
         self,
@@ -51,11 +44,7 @@ class TransformerLensBackend:
         attention_mask: Int[Tensor, "batch seq"],
         layers: Sequence[int],
     ) -> dict[int, Float[Tensor, "batch seq hidden"]]:
-        """Residual stream after each of `layers`; blocks after the last of them do not run.
-
-        Raises:
-            InvalidInput: a layer outside [0, n_layers).
-        """
+        """Residual stream after each of `layers`; see `Backend`."""
         wanted = check_layers(layers, self.n_layers)
         taken: dict[int, Tensor] = {}
 
@@ -76,50 +65,16 @@ class TransformerLensBackend:
             )
         return taken
 
-    def generate(
+    def _generate_steered(
         self,
-        input_ids: Int[Tensor, "batch seq"],
-        attention_mask: Int[Tensor, "batch seq"],
-        intervention: Intervention | None = None,
-        **options: Any,
-    ) -> Int[Tensor, "rows new"]:
-        """New token ids, one row per returned sequence; options as in `HFBackend.generate`.
-
-        It is transformers' own `generate` over the bridged modules; the bridge's has no beams,
-        least length or `generation_config`.
-        """
-        options = greedy_unless_told(options)
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            if intervention is not None:
-                context = steered(
-                    self.bridge,
-                    intervention,
-                    prompt_mask=attention_mask.bool(),
-                    copies=sequences_per_prompt(self.model, options),
-                )
-                stack.enter_context(context)
-            ids = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
-        return ids[:, input_ids.shape[1] :].clone()
-
-    def token_nll(
-        self,
-        input_ids: Int[Tensor, "batch seq"],
-        attention_mask: Int[Tensor, "batch seq"],
-        scored: Bool[Tensor, "batch seq"],
-    ) -> Float[Tensor, " batch"]:
-        """Mean negative log-likelihood, in nats, of each row's scored tokens; see `Backend`."""
-        return token_nll(self.model, input_ids, attention_mask, scored)
-
-    def continuation_nll(
-        self,
-        prompt_ids: Int[Tensor, "rows prompt"],
-        prompt_mask: Int[Tensor, "rows prompt"],
-        new_ids: Int[Tensor, "rows new"],
-        new_mask: Bool[Tensor, "rows new"],
-    ) -> Float[Tensor, " rows"]:
-        """Mean nats per new token after its prompt; see `Backend`."""
-        return continuation_nll(self.model, prompt_ids, prompt_mask, new_ids, new_mask)
+        inputs: dict[str, Any],
+        intervention: Intervention,
+        prompt_mask: Bool[Tensor, "prompts length"],
+        copies: int,
+    ) -> Int[Tensor, "rows tokens"]:
+        """By transformers' own `generate`; the bridge's has no beams or `generation_config`."""
+        with steered(self.bridge, intervention, prompt_mask=prompt_mask, copies=copies):
+            return self.model.generate(**inputs)
 
 
 @contextmanager

@@ -221,7 +221,7 @@ def _key(grid: Grid, evaluators: Mapping[str, AnchorEvaluator]) -> str:
 
 
 def _write_scores(path: Path, key: str, table: np.ndarray, values: Sequence[str]) -> None:
-    numbers = np.where(np.isfinite(table), table, None).tolist()
+    numbers = np.ma.masked_invalid(table).tolist()  # None where it was not ranked
     content = {"key": key, "values": list(values), "intensities": numbers}
     write_file(path, json.dumps(content).encode())
 
