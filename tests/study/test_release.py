@@ -107,7 +107,11 @@ def test_cards_say_what_was_found_and_steer_at_once(world, shipped):
     assert [card.value for card in cards] == ["svt/hedonism", "svt/power"]
     power = cards[1]
     assert power.measured["placebos"]["random"]["draws"] == 2
-    assert power.measured["placebos"]["shuffled"]["draws"] == 1
+    shuffled = power.measured["placebos"]["shuffled"]
+    assert shuffled["draws"] == 1 and abs(shuffled["changes"][0]) == shuffled["change"]
+    own = world[3]("svt/power", PLAN.seed)
+    assert shuffled["cosines"] == pytest.approx([own.cosine(power.vector)], abs=1e-3)
+    assert len(power.measured["placebos"]["random"]["cosines"]) == 2
     assert len(power.measured["verified"]) == 3 and len(power.measured["verified_on"]) == 3
     assert power.provenance["plan"]["coefficients"] == list(PLAN.coefficients)
     assert power.measured["scale_noise"]["at_middle"] >= 0
@@ -174,8 +178,10 @@ def test_a_page_has_a_row_per_card(shipped):
         low, high = card.curve.usable_range_
         slope = card.curve.span_ / (high - low) / 10
         assert float(row["slope"]) == pytest.approx(slope, abs=0.005)
-        changes = [card.measured["placebos"][k]["change"] for k in ("random", "shuffled")]
-        assert [float(row["random"]), float(row["shuffled"])] == pytest.approx(changes, abs=0.006)
+        placebos = card.measured["placebos"]
+        assert float(row["random"]) == pytest.approx(placebos["random"]["change"], abs=0.006)
+        change, cosine = placebos["shuffled"]["changes"][0], placebos["shuffled"]["cosines"][0]
+        assert row["shuffled"] == f"{change:.2f} ({cosine:+.2f})"
 
 
 def test_names_that_are_not_released(shipped, monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ cards go to the released folder. A killed run goes on with the value it was in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +129,10 @@ def build_card(
     arm = measured(grid, "vector", evaluator)
     curve = _curve(arm, plan)
     unsteered = grid.at([plan.coefficients.index(0.0)])
+    draws = _draws(value, vector, curve.usable_range_, derive_vector, work, plan)
     placebos = {
-        "random": _random_arms(loaded, vector, unsteered, evaluator, work, plan, tell),
-        "shuffled": _shuffled_arms(
-            loaded,
-            value,
-            curve.usable_range_,
-            unsteered,
-            evaluator,
-            derive_vector,
-            work,
-            plan,
-            tell,
-        ),
+        kind: tuple(_drawn_arm(loaded, draw, unsteered, evaluator, plan, tell) for draw in own)
+        for kind, own in draws.items()
     }
     provenance = {
         "model": {"name": loaded.name, **asdict(loaded.fingerprint)},
@@ -152,9 +143,9 @@ def build_card(
         "seed": plan.seed,
         "plan": plan.to_dict(),
     }
-    calibration = Calibration(
-        vector, curve, arm, {k: v for k, v in placebos.items() if v}, plan.decoding, provenance
-    )
+    kept = {k: v for k, v in placebos.items() if v}
+    calibration = Calibration(vector, curve, arm, kept, plan.decoding, provenance)
+    cosines = {kind: [x.vector.cosine(vector) for x in own] for kind, own in draws.items()}
     others = load_prompts("verification")[: plan.n_verification]
     rows, texts = verify(
         loaded, calibration, evaluator, prompts=others, targets=plan.targets, stage=stage
@@ -164,9 +155,8 @@ def build_card(
         texts,
         {"cells": [dict(cell) for cell in texts.cells], "prompts": list(texts.prompts)},
     )
-    return Card(
-        vector, curve, plan.decoding, provenance, findings(calibration, rows, others, evaluator)
-    )
+    found = findings(calibration, rows, others, evaluator, cosines)
+    return Card(vector, curve, plan.decoding, provenance, found)
 
 
 def findings(
@@ -174,8 +164,13 @@ def findings(
     rows: Sequence[Verified],
     prompts: Sequence[str],
     evaluator: AnchorEvaluator,
+    cosines: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
-    """What a card keeps beside its curve, as plain JSON; None for what was not measured."""
+    """What a card keeps beside its curve, as plain JSON; None for what was not measured.
+
+    `cosines` are those of each kind's placebos with the vector: a shuffled one is made of the same
+    differences, so that it may hold a good part of it, of either sign.
+    """
     arm, curve = calibration.arm, calibration.curve
     found = {
         "arm": {
@@ -187,7 +182,12 @@ def findings(
         },
         "change": arm.change(*curve.usable_range_),
         "placebos": {
-            kind: {"draws": len(draws), "change": calibration.placebo_change(kind)}
+            kind: {
+                "draws": len(draws),
+                "change": calibration.placebo_change(kind),
+                "changes": [draw.change(*curve.usable_range_) for draw in draws],
+                "cosines": list(cosines[kind]),
+            }
             for kind, draws in calibration.placebos.items()
         },
         "span": curve.span_,
@@ -200,57 +200,58 @@ def findings(
     return _plain(found)
 
 
-def _random_arms(
-    loaded: LoadedModel,
-    vector: SteeringVector,
-    unsteered: Grid,
-    evaluator: AnchorEvaluator,
-    work: Path,
-    plan: Plan,
-    tell: Callable[[str], Any],
-) -> tuple[Arm, ...]:
-    """Their texts are generated once for all values with the same layers."""
-    arms = []
-    for draw in range(plan.random_draws):
-        placebo = random_placebo(vector, seed=plan.seed + draw)
-        grid = kept_sweep(
-            work / PLACEBOS / f"{vector_hash(placebo)}.jsonl.gz",
-            loaded,
-            {"vector": placebo},
-            [{"vector": c} for c in plan.coefficients if c != 0],
-            unsteered.prompts,
-            decoding=plan.decoding,
-            progress=tell(f"random placebo {draw + 1}"),
-        )
-        arms.append(measured(unsteered.joined(grid), "vector", evaluator))
-    return tuple(arms)
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """A placebo, the coefficients it is measured at beside 0, and where its texts are kept."""
+
+    name: str
+    vector: SteeringVector
+    doses: tuple[float, ...]
+    path: Path
 
 
-def _shuffled_arms(
-    loaded: LoadedModel,
+def _draws(
     value: str,
+    vector: SteeringVector,
     ends: tuple[float, float],
-    unsteered: Grid,
-    evaluator: AnchorEvaluator,
     derive_vector: Deriver,
     work: Path,
     plan: Plan,
+) -> dict[str, list[_Draw]]:
+    """By kind. Random ones serve all values with the same layers, so they are asked every dose."""
+    doses = tuple(c for c in plan.coefficients if c != 0)
+    random = []
+    for i in range(plan.random_draws):
+        own = random_placebo(vector, seed=plan.seed + i)
+        path = work / PLACEBOS / f"{vector_hash(own)}.jsonl.gz"
+        random.append(_Draw(f"random placebo {i + 1}", own, doses, path))
+    doses = tuple(sorted(set(ends) - {0.0}))
+    shuffled = []
+    for i in range(plan.shuffled_draws if doses else 0):
+        own = derive_vector(value, plan.seed + i)
+        path = work / SHUFFLED / f"{value_folder(value)}-{i}.jsonl.gz"
+        shuffled.append(_Draw(f"shuffled placebo {i + 1}", own, doses, path))
+    return {"random": random, "shuffled": shuffled}
+
+
+def _drawn_arm(
+    loaded: LoadedModel,
+    draw: _Draw,
+    unsteered: Grid,
+    evaluator: AnchorEvaluator,
+    plan: Plan,
     tell: Callable[[str], Any],
-) -> tuple[Arm, ...]:
-    arms = []
-    cells = [{"vector": end} for end in sorted(set(ends) - {0.0})]
-    for draw in range(plan.shuffled_draws if cells else 0):
-        grid = kept_sweep(
-            work / SHUFFLED / f"{value_folder(value)}-{draw}.jsonl.gz",
-            loaded,
-            {"vector": derive_vector(value, plan.seed + draw)},
-            cells,
-            unsteered.prompts,
-            decoding=plan.decoding,
-            progress=tell(f"shuffled placebo {draw + 1}"),
-        )
-        arms.append(measured(unsteered.joined(grid), "vector", evaluator))
-    return tuple(arms)
+) -> Arm:
+    grid = kept_sweep(
+        draw.path,
+        loaded,
+        {"vector": draw.vector},
+        [{"vector": dose} for dose in draw.doses],
+        unsteered.prompts,
+        decoding=plan.decoding,
+        progress=tell(draw.name),
+    )
+    return measured(unsteered.joined(grid), "vector", evaluator)
 
 
 def _curve(arm: Arm, plan: Plan) -> DoseCurve:

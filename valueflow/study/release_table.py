@@ -17,12 +17,15 @@ VALUE=INTENSITY --prompt TEXT` uses it at once, `valueflow release check MODEL -
 measures it again. `vector/` holds the directions (safetensors) and what they were made from,
 `card/` the dose curve and how it was measured (JSON).
 
-- intensities: what can be reached with damage up to the limit, on the scale from -10 to 10
+- intensities: what can be reached with damage up to the limit, on the scale from -10 to 10;
+  beyond 10 lies what ranks above the strongest graded texts, and is extrapolated
 - slope: intensity points per 0.1 of coefficient, over the usable range
 - error: mean |target - achieved| over the reachable targets, on prompts not calibrated on
 - damage: rise of the loss per token under the unsteered model at the two ends, nats
-- change / placebo: change over the usable range by the vector, and the mean size of that by random
-  directions and by vectors of shuffled labels
+- change: by the vector, over the usable range
+- random: the mean size of that change by random directions
+- shuffled: that change by each label-shuffled vector, and its cosine with the value's own: made of
+  the same texts and brought to the same length, it holds some of the value's direction by chance
 - layer: 0 is the output of block 0
 """
 COLUMNS = (
@@ -102,8 +105,15 @@ def _row(card: Card) -> dict[str, str]:
         "damage": " / ".join(at_ends),
         "change": _number(found.get("change")),
         "random": _number(placebos.get("random", {}).get("change")),
-        "shuffled": _number(placebos.get("shuffled", {}).get("change")),
+        "shuffled": _shuffled(placebos.get("shuffled", {})),
     }
+
+
+def _shuffled(found: Mapping[str, Any]) -> str:
+    if "cosines" not in found:
+        return _number(found.get("change"))
+    pairs = zip(found["changes"], found["cosines"], strict=True)
+    return ", ".join(f"{_number(change)} ({cosine:+.2f})" for change, cosine in pairs) or "–"
 
 
 def _numbers(row: Sequence[Any]) -> list[float]:
