@@ -45,10 +45,12 @@ def run(
     """Measure the range, error and damage of prompting, of activation steering and of both.
 
     Instructions are chosen on the prompts that the vector was calibrated on; all figures are of
-    other prompts. Writes comparison.json, comparison.png, and each value's answers, to --out.
+    other prompts. Writes comparison.json, .md (a table) and .png, and each value's answers, to
+    --out.
     """
     from valueflow.errors import InvalidInput
     from valueflow.judges.base import JUDGES, get_judge
+    from valueflow.study.compare_page import write_compare_page
     from valueflow.study.compare_run import (
         cards_by_value,
         comparison,
@@ -90,7 +92,9 @@ def run(
         raise InvalidInput("; ".join(f"{name}: {why}" for name, why in failed.items()))
     summaries = summaries_of(measured, how)
     result = write_comparison(out, summaries, failed, how)
-    _draw(out, summaries, next(iter(measured.values())).limit)
+    limit = next(iter(measured.values())).limit
+    write_compare_page(list(summaries.values()), out / "comparison.md", limit=limit)
+    _draw(out, summaries, limit)
     _show(list(summaries.values()), result, out)
 
 
