@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from valueflow.dose.prompts import load_prompts
+from valueflow.dose.sweep import Decoding
 from valueflow.errors import InvalidInput
 from valueflow.steering.derivation import derive
 from valueflow.study.release_plan import Plan, check_plan, plan_deriver, steered_siblings
@@ -35,9 +36,9 @@ def found():
     return made | {(VALUE, 3): deriver(VALUE, 3)}
 
 
-def plain(value):
+def plain(value, **options):
     prompts = load_prompts("calibration")[:4]
-    options = {"layer": [1], "seed": 0, "prompts": prompts}
+    options |= {"layer": [1], "seed": 0, "prompts": prompts}
     return derive(planted_loop.loaded(), few_texts(), value, **options)
 
 
@@ -47,6 +48,16 @@ def test_a_vector_set_apart_and_its_placebo_have_nothing_of_the_siblings(found, 
     assert float(own.norm()) == pytest.approx(1.0, abs=1e-5)
     for sibling in NAMES[1:]:
         assert abs(float(own @ found[sibling, None].directions[1])) < 1e-5
+
+
+def test_vectors_are_derived_in_the_format_that_answers_are_given_in(found):
+    sibling = NAMES[1]
+    plan = Plan(layer=(1,), n_calibration=4, decoding=Decoding(template="plain"))
+    vector = plan_deriver(planted_loop.loaded(), few_texts(), plan)(sibling, None)
+    expected = plain(sibling, template="plain")
+    torch.testing.assert_close(vector.directions[1], expected.directions[1])
+    assert vector.norms == expected.norms
+    assert vector.cosine(found[sibling, None]) < 0.99  # Those are of the chat format.
 
 
 def test_it_is_the_plain_vector_without_them_and_the_others_are_plain(found):

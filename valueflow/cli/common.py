@@ -40,6 +40,9 @@ JudgeOption = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that chance decides.")]
+Template = Annotated[
+    str, typer.Option(help="Format of prompts: auto, chat or plain; a base model has plain alone.")
+]
 OutFolder = Annotated[Path, typer.Option(help="A folder that is new or empty.")]
 JsonFile = Annotated[
     Path | None,
@@ -128,6 +131,17 @@ def load_model(name: str) -> "LoadedModel":
     from valueflow.models import load
 
     return load(name)
+
+
+def checked_template(name: str) -> Any:
+    """A format of prompts by its name.
+
+    Raises:
+        InvalidInput: there is none of that name.
+    """
+    if name not in ("auto", "chat", "plain"):
+        raise InvalidInput(f"--template {name}: expected auto, chat or plain")
+    return name
 
 
 def encoder_named(name: str) -> "Callable[[], Encoder]":

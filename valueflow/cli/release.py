@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from valueflow.cli.common import JsonFile, Judge, Model, Seed, load_model, stages, write_json
+from valueflow.cli.common import (
+    JsonFile,
+    Judge,
+    Model,
+    Seed,
+    Template,
+    checked_template,
+    load_model,
+    stages,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from valueflow.dose.recheck import Rechecked
@@ -48,6 +58,7 @@ def build(
     prompts: Annotated[int, typer.Option(min=2, help="Calibration prompts.")] = 24,
     checks: Annotated[int, typer.Option(min=2, help="Verification prompts.")] = 24,
     tokens: Annotated[int, typer.Option(min=1, help="At most so many per answer.")] = 48,
+    template: Template = "auto",
     judge: Judge = "hives",
     seed: Seed = 0,
 ) -> None:
@@ -68,7 +79,7 @@ def build(
         coefficients=tuple(round(widest * step / 4, 6) for step in range(-4, 5)),
         n_calibration=prompts,
         n_verification=checks,
-        decoding=Decoding(max_new_tokens=tokens),
+        decoding=Decoding(max_new_tokens=tokens, template=checked_template(template)),
         seed=seed,
     )
     vidb = load_starter()

@@ -12,7 +12,9 @@ from valueflow.cli.common import (
     Model,
     OutFolder,
     Seed,
+    Template,
     check_free,
+    checked_template,
     load_model,
     stages,
     whole_folder,
@@ -45,7 +47,7 @@ def run(
     placebos: Annotated[
         int, typer.Option(min=0, help="Layers to measure a random direction at.")
     ] = 3,
-    template: Annotated[str, typer.Option(help="auto, chat or plain.")] = "auto",
+    template: Template = "auto",
     search: Annotated[
         bool, typer.Option("--search", help="Choose layers and positions by halving instead.")
     ] = False,
@@ -70,7 +72,7 @@ def run(
     vidb, asked = load_starter(), load_prompts("search")
     vidb.of(value)
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.
-    decoding, chosen = Decoding(template=_template(template)), _layers(layers)
+    decoding, chosen = Decoding(template=checked_template(template)), _layers(layers)
     with stages() as stage:
         stage("load")
         loaded = load_model(model)
@@ -204,14 +206,6 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InvalidInput(f"--coefficients {text}: expected numbers such as -0.3,0.3") from None
-
-
-def _template(text: str) -> Any:
-    from valueflow.errors import InvalidInput
-
-    if text not in ("auto", "chat", "plain"):
-        raise InvalidInput(f"--template {text}: expected auto, chat or plain")
-    return text
 
 
 def _spread(layers: list[int], count: int) -> list[int]:

@@ -94,6 +94,7 @@ def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
     """
     prompts = load_prompts("calibration")[: plan.n_calibration]
     layers = middle_layers(loaded.n_layers) if plan.layer == "auto" else list(plan.layer)
+    template = plan.decoding.template
     read: dict[str, Any] = {}
     siblings: dict[str, SteeringVector] = {}
 
@@ -111,7 +112,7 @@ def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
         if value not in read:
             read.clear()
             graded = contrasts(vidb, value, split="steer")
-            read[value] = answer_activations(loaded, graded, layers)
+            read[value] = answer_activations(loaded, graded, layers, template=template)
         layer: Any = plan.layer if plan.layer == "auto" else list(plan.layer)
         if shuffle is not None and plan.layer == "auto":
             layer = list(plain(value, None).layers)
@@ -123,6 +124,7 @@ def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
             seed=plan.seed if shuffle is None else shuffle,
             shuffle_labels=shuffle is not None,
             prompts=prompts,
+            template=template,
             activations=read[value],
         )
 
