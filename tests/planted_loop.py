@@ -33,14 +33,17 @@ def anchor(n_marked, tag, n=40):
     return Item("a" * n_marked + "z" * (n - n_marked) + f" {tag}")
 
 
-@functools.cache
-def evaluator():
+def fresh_evaluator():
+    """Its judge has drawn nothing yet, so that what it says does not depend on who asked before."""
     items = tuple(anchor(n, 0) for n in range(41))
     panel = Panel("svt/power", items, np.array([planted_intensity(i) for i in items]))
     judge = ScriptedJudge(planted_intensity, sharpness=1.5, seed=0)
     graded = [anchor(n, 1) for n in range(2, 39)]
     found = AnchorEvaluator(judge, panel, n_windows=6, seed=0)
     return found.fit(graded, [planted_intensity(i) for i in graded])
+
+
+evaluator = functools.cache(fresh_evaluator)
 
 
 @functools.cache
@@ -62,10 +65,11 @@ def vector():
 
 @functools.cache
 def calibration():
+    own = fresh_evaluator()
     return calibrate(
         loaded(),
         vector(),
-        evaluator(),
+        own,
         prompts=CALIBRATED_ON,
         placebos={
             "random": [random_like(vector(), seed=i) for i in range(DRAWS)],
@@ -74,7 +78,7 @@ def calibration():
         coefficients=COEFFICIENTS,
         decoding=DECODING,
         damage_limit=5.0,
-        second=evaluator(),
+        second=own,
         seed=0,
     )
 
@@ -88,4 +92,4 @@ def reachable(*shares):
 @functools.cache
 def verified():
     targets = [*reachable(0.2, 0.4, 0.6, 0.8), 40.0]
-    return verify(loaded(), calibration(), evaluator(), prompts=VERIFIED_ON, targets=targets)
+    return verify(loaded(), calibration(), fresh_evaluator(), prompts=VERIFIED_ON, targets=targets)
