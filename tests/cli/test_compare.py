@@ -44,6 +44,7 @@ def test_a_value_is_compared_kept_and_not_measured_again(command, folder):
     ways = told["values"]["svt/power"]["ways"]
     assert set(ways) == {"activation", "levels", "texts", "both"}
     assert told["settings"]["decoding"]["max_new_tokens"] == 3
+    assert "| power | " in (out / "comparison.md").read_text(encoding="utf-8")
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     again = command("--value", "power")
     assert again.code == 0 and "svt/power: measured before" in again.err

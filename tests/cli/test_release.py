@@ -45,6 +45,14 @@ def test_values_set_apart_without_common_layers_are_refused(run, tmp_path, model
     assert not (tmp_path / "out").exists()
 
 
+def test_a_format_that_there_is_not_is_refused(run, tmp_path, model_folder, scripted):
+    scripted(letters)
+    done = run("release", "build", model_folder, "--value", "power", "--template", "plane",
+               "--out", tmp_path / "out", "--work", tmp_path / "work")  # fmt: skip
+    assert done.code == 2 and "auto, chat or plain" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_steer_uses_the_released_card(run, place, model_folder, tmp_path):
     from valueflow.dose.released import load_released
 

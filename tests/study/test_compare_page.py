@@ -19,7 +19,10 @@ def rows(page):
 
 
 def test_every_number_stands_in_its_column():
-    (row,) = rows(compare_page([POWER], limit=0.7))
+    asked = tuple({"status": status} for status in ("ok", "unreachable", "ok"))
+    active = dataclasses.replace(POWER.ways["activation"], kept=est(5.0), error=1.25, targets=asked)
+    measured = dataclasses.replace(POWER, ways=dict(POWER.ways) | {"activation": active})
+    (row,) = rows(compare_page([measured], limit=0.7))
     assert row == {
         "value": "power",
         "unsteered": "+0.2",
@@ -28,9 +31,9 @@ def test_every_number_stands_in_its_column():
         "range, activation": "7.0 ± 0.5",
         "range, both": "9.5 ± 0.5",
         "activation - prompting, 95%": "+4.0 [+3.5, +4.5]",
-        "within the limit: prompting, activation": "3.0, 7.0",
+        "within the limit: prompting, activation": "3.0, 5.0",
         "damage of activation, - / +": "0.30 / 0.90",
-        "error: prompting, activation": "0.50 (0), 0.50 (0)",
+        "error: prompting, activation": "0.50 (0), 1.25 (2)",
         "random directions": "–",
         "words without values": "–",
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from valueflow.artifacts import write_file
+from valueflow.study.compare_run import counts
 from valueflow.study.compare_summary import Estimate, Reached, Summary
 
 HEAD = (
@@ -63,17 +64,15 @@ def _cells(s: Summary) -> list[str]:
 
 
 def _totals(summaries: Sequence[Summary], limit: float | int) -> str:
-    pairs = [(s, s.ways[s.prompting], s.ways["activation"]) for s in summaries if s.prompting]
-    wider = sum(own.range.mean > prompt.range.mean for _, prompt, own in pairs)
-    surely = sum(s.differences[f"activation - {s.prompting}"].low > 0 for s, _, _ in pairs)
-    kept = sum(own.kept.mean > prompt.kept.mean for _, prompt, own in pairs)
+    found = counts(summaries)
     told = [
-        f"Activation steering reaches further than the better prompting for {wider} of "
-        f"{len(pairs)} values ({surely} with an interval above 0), within a damage of {limit:g} "
-        f"on these prompts for {kept}."
+        f"Activation steering reaches further than the better prompting for {found['wider']} of "
+        f"{found['values']} values ({found['surely']} with an interval above 0), within a damage "
+        f"of {limit:g} on these prompts for {found['wider_kept']}."
     ]
+    named = [s for s in summaries if s.prompting]
     for way, name in (("activation", "activation steering"), ("", "prompting")):
-        errors = [s.ways[way or s.prompting].error for s, _, _ in pairs]
+        errors = [s.ways[way or s.prompting].error for s in named]
         known = [error for error in errors if math.isfinite(error)]
         if known:
             mean = float(np.mean(known))
