@@ -6,7 +6,7 @@ import functools
 import pytest
 import torch
 from oracles.steering import full_logits, padded
-from tiny import ARCHITECTURES, tiny_model
+from tiny import ARCHITECTURES, each_architecture_with, tiny_model
 
 from valueflow.backends.base import POSITIONS, Intervention
 from valueflow.backends.hf import HFBackend, steered
@@ -14,6 +14,7 @@ from valueflow.models.layers import decoder_blocks
 
 EVERY_ARCHITECTURE = pytest.mark.parametrize("arch", ARCHITECTURES)
 EVERY_SCOPE = pytest.mark.parametrize("positions", POSITIONS)
+ARCHITECTURES_AND_SCOPES = each_architecture_with("positions", POSITIONS)
 NO_EOS = {"min_new_tokens": 5, "max_new_tokens": 5}
 LAYERS = (1, 2)
 # Row 1 is the control; with norms near those of the tiny models' streams the others are strong.

@@ -6,8 +6,10 @@ weights; `tiny_tokenizer()` fits all of them (vocabulary of 128, BOS, EOS and PA
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -45,6 +47,24 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 
 ARCHITECTURES: tuple[str, ...] = tuple(name.removesuffix("_text") for name in _SETTINGS)
 """Names `tiny_model` takes; they are transformers' model types (`gemma3` is the text model)."""
+
+CORE = ("llama", "mixtral", "gemma3", "gpt2", "gpt_neo", "bloom", "falcon")
+"""One of each kind: rotary, experts, sliding windows, absolute, local, ALiBi, parallel branches."""
+
+
+def each_architecture_with(names: str, choices: Sequence[Any]) -> pytest.MarkDecorator:
+    """Tests by `arch` and `names`: the core with every choice, the others with one each in turn.
+
+    What is left out of the product is marked slow, so that `make test-slow` runs it all.
+    """
+    cases = []
+    for i, arch in enumerate(ARCHITECTURES):
+        for j, choice in enumerate(choices):
+            own = choice if isinstance(choice, tuple) else (choice,)
+            dealt = arch in CORE or j == i % len(choices)
+            marks = () if dealt else pytest.mark.slow
+            cases.append(pytest.param(arch, *own, marks=marks))
+    return pytest.mark.parametrize(f"arch,{names}", cases)
 
 
 def tiny_config(arch: str, *, n_layers: int = 4, hidden: int = 32, vocab: int = 128) -> Any:

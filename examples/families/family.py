@@ -164,11 +164,11 @@ def show(row: Row) -> str:
 STEPS = ("derive the vector", "generate", "judge")
 
 
-def main(model: str | None = None, *, dtype: str = "float32", **defaults: Any) -> None:
+def main(model: str | None = None, **defaults: Any) -> None:
     """Read the command line, run, print, and write a JSON row for `table.py` if asked to."""
     settings = Settings(**defaults)
-    options = _options(model, dtype, settings)
-    loaded = load(options.model, dtype=getattr(torch, options.dtype))
+    options = _options(model, settings)
+    loaded = load(options.model, dtype=options.dtype and getattr(torch, options.dtype))
     vidb = load_starter()
     evaluator = vidb_evaluator(vidb, options.value, get_judge("hives"), seed=options.seed)
     wanted = {name: getattr(options, name) for name in asdict(settings)}
@@ -179,10 +179,10 @@ def main(model: str | None = None, *, dtype: str = "float32", **defaults: Any) -
         options.json.write_text(json.dumps(asdict(row), indent=2) + "\n", encoding="utf-8")
 
 
-def _options(model: str | None, dtype: str, settings: Settings) -> argparse.Namespace:
+def _options(model: str | None, settings: Settings) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Steer one value of a model and measure it.")
     parser.add_argument("model", nargs="?" if model else None, default=model)
-    parser.add_argument("--dtype", default=dtype, choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--value", default=settings.value)
     parser.add_argument("--coefficient", type=float, default=settings.coefficient)
     parser.add_argument("--template", default=settings.template, choices=("auto", "chat", "plain"))

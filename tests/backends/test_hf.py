@@ -1,11 +1,13 @@
 """Steering with forward hooks: exact where it should act, without a trace where it should not."""
 
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
 import torch
 from oracles.steering import added_by_hand, full_logits, steered_by_hand
 from steering_cases import (
+    ARCHITECTURES_AND_SCOPES,
     COEFFICIENTS,
     EVERY_ARCHITECTURE,
     EVERY_SCOPE,
@@ -18,7 +20,7 @@ from steering_cases import (
     steer,
     steered_logits,
 )
-from tiny import tiny_model
+from tiny import each_architecture_with, tiny_model
 from torch import nn
 
 from valueflow.backends.base import Intervention
@@ -57,8 +59,7 @@ def test_rows_with_coefficient_zero_are_bit_equal_among_steered_ones(arch):
 # What is added, and where
 
 
-@EVERY_SCOPE
-@EVERY_ARCHITECTURE
+@ARCHITECTURES_AND_SCOPES
 def test_the_delta_arrives_at_the_tokens_in_scope_and_nowhere_else(arch, positions):
     backend, (ids, mask), intervention = load(arch), prompts(), intervene(positions=positions)
     prompt_mask = mask[:, :9]  # the last three tokens count as generated
@@ -72,8 +73,7 @@ def test_the_delta_arrives_at_the_tokens_in_scope_and_nowhere_else(arch, positio
     assert expected.norm(dim=-1).max() > 10
 
 
-@EVERY_SCOPE
-@EVERY_ARCHITECTURE
+@ARCHITECTURES_AND_SCOPES
 def test_steering_several_layers_equals_steering_by_hand(arch, positions):
     backend, (ids, mask), prompt_mask = load(arch), prompts(), prompts()[1][:, :9]
     intervention = intervene(positions=positions, layers=(0, 2, 3))
@@ -121,9 +121,7 @@ def test_one_row_serves_the_whole_batch():
 # Batches
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("positions", ["all", "last"])
-@EVERY_ARCHITECTURE
+@each_architecture_with("positions,side", list(product(["all", "last"], ["left", "right"])))
 def test_a_row_does_not_depend_on_its_neighbours(arch, positions, side):
     backend, (ids, mask) = load(arch), prompts(side)
     together = steered_logits(backend, intervene(positions=positions), ids, mask)

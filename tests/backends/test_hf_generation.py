@@ -4,8 +4,8 @@ import pytest
 import torch
 from oracles.steering import generated_by_hand, position_options
 from steering_cases import (
+    ARCHITECTURES_AND_SCOPES,
     COEFFICIENTS,
-    EVERY_ARCHITECTURE,
     EVERY_SCOPE,
     NO_EOS,
     intervene,
@@ -23,8 +23,7 @@ from valueflow.backends.hf import HFBackend
 # KV cache
 
 
-@EVERY_SCOPE
-@EVERY_ARCHITECTURE
+@ARCHITECTURES_AND_SCOPES
 def test_cached_generation_equals_uncached_and_by_hand(arch, positions):
     backend, (ids, mask), intervention = load(arch), prompts(), intervene(positions=positions)
     cached = backend.generate(ids, mask, intervention, use_cache=True, **NO_EOS)
@@ -42,8 +41,7 @@ def test_cached_generation_equals_uncached_and_by_hand(arch, positions):
     assert torch.equal(cached, by_hand)
 
 
-@EVERY_SCOPE
-@EVERY_ARCHITECTURE
+@ARCHITECTURES_AND_SCOPES
 def test_logits_step_by_step_equal_those_of_one_pass(arch, positions):
     backend, (ids, mask), intervention = load(arch), prompts(), intervene(positions=positions)
     model, prompt_mask = backend.model, mask[:, :8]

@@ -37,8 +37,7 @@ def padded(rows):
     return ids, mask
 
 
-@pytest.mark.parametrize("arch", tiny.ARCHITECTURES)
-@pytest.mark.parametrize("shared", [0, 10, 40])
+@tiny.each_architecture_with("shared", [0, 10, 40])
 def test_what_is_shared_and_run_once_changes_no_logit(arch, shared):
     """Sliding windows of 16 tokens and ALiBi included; every row alone is the oracle."""
     model = tiny.tiny_model(arch)

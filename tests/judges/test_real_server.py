@@ -151,6 +151,7 @@ def test_another_model_than_the_servers_is_unranked(counted):
     assert isinstance(verdict, Unranked) and "400" in verdict.reason and "pinned" in verdict.raw
 
 
+@pytest.mark.slow  # `test_openai_compatible.py` kills a client of the planted server as well
 def test_killed_at_a_random_moment_every_answered_window_is_used_again(counted, model, tmp_path):
     n, at_once = 5, 2
     path, rng = tmp_path / "answers.sqlite", random.Random(1)

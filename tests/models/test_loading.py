@@ -8,6 +8,7 @@ from tiny import EOS, tiny_model, tiny_tokenizer
 
 from valueflow.errors import InvalidInput, ModelUnavailable, UnknownName
 from valueflow.models import fingerprint, load, load_encoder, loading
+from valueflow.models.packaged import find_packaged
 
 ONE = torch.tensor([[1, 5, 6, 7]])
 
@@ -58,6 +59,16 @@ def test_dtype_is_applied(folder):
     assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
     assert loaded.fingerprint.model != load(folder).fingerprint.model
     assert loaded.fingerprint.tokenizer == load(folder).fingerprint.tokenizer
+
+
+def test_a_packaged_model_comes_in_the_dtype_of_the_table_unless_told(folder, monkeypatch):
+    monkeypatch.setattr(loading, "_locate", lambda _source, _kind: str(folder))
+    named = "gemma-3-270m", "smollm2-135m-instruct"
+    found = [next(load(name).model.parameters()).dtype for name in named]
+    assert found == [getattr(torch, find_packaged(name).dtype) for name in named]
+    assert found == [torch.bfloat16, torch.float32]
+    told = load("gemma-3-270m", dtype=torch.float32)
+    assert {p.dtype for p in told.model.parameters()} == {torch.float32}
 
 
 def test_a_training_step_on_any_one_tensor_changes_the_fingerprint(pair):

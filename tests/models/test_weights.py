@@ -35,12 +35,12 @@ def smollm():
 
 @pytest.fixture(scope="module")
 def gemma():
-    return load(needs("gemma-3-270m"))
+    return load(needs("gemma-3-270m"), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
 def qwen():
-    return load(needs("qwen2.5-coder-1.5b-instruct"), dtype=torch.bfloat16)
+    return load(needs("qwen2.5-coder-1.5b-instruct"))
 
 
 TEXT = "Hello,   world 12  34\t\tTabs\n  indented 7"

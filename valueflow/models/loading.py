@@ -80,7 +80,7 @@ class LoadedModel:
 def load(
     source: str | Path | tuple[Any, Any] | LoadedModel,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     trust_remote_code: bool = False,
 ) -> LoadedModel:
@@ -91,7 +91,8 @@ def load(
             `.gguf` file, a hub id (`owner/name`; always means the hub), or a pair of an already
             loaded model and tokenizer, which is used as it is except for eval mode and a missing
             pad token. A packaged name wins over a folder of that name: write `./name` for it.
-        dtype: Of the weights; not applied to a loaded pair.
+        dtype: Of the weights; not applied to a loaded pair. None is what the table of packaged
+            models says of a packaged one, and float32 of all others. A vector holds for one dtype.
         device: Where the weights go; not applied to a loaded pair.
         trust_remote_code: Whether code in a hub repository or folder may be run.
 
@@ -106,6 +107,7 @@ def load(
         model, tokenizer = source
         return _finish(model, tokenizer, _name_of(model))
     place = _locate(source, "causal-lm")
+    dtype = _usual_dtype(source) if dtype is None else dtype
     model: Any
     with _readable(source):
         if place.endswith(".gguf") and Path(place).is_file():
@@ -120,6 +122,11 @@ def load(
             model = AutoModelForCausalLM.from_pretrained(place, config=config, dtype=dtype, **trust)
     model.to(device)
     return _finish(model, tokenizer, str(source))
+
+
+def _usual_dtype(source: str | Path) -> torch.dtype:
+    known = table().get(str(source)) if isinstance(source, str) else None
+    return torch.float32 if known is None else getattr(torch, known.dtype)
 
 
 def load_encoder(

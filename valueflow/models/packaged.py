@@ -41,7 +41,7 @@ class Packaged:
             or (one archive only) a model folder as it is.
         archives: The wheels, in the order in which their members are joined.
         sha256: Of the joined members; None for a folder, whose one archive has its own.
-        dtype: Of the converted weights in the cache.
+        dtype: Of the converted weights in the cache, and of a model loaded without saying another.
         tied: Output and input embeddings are one matrix in the original, whatever the GGUF stores.
         download_bytes: All wheels together.
         stored_bytes: What the cache holds after conversion.
