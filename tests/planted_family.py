@@ -31,6 +31,25 @@ def texts_of(values, *, n_ladders, splits=SPLITS):
     return Vidb(pd.DataFrame(rows))
 
 
+def worded(rungs, places):
+    """A steering ladder of power per place, its texts worded by rung: pairs (intensity, words)."""
+    rows = [
+        {
+            "id": f"svt/power/rule-{n:02}/{rung}",
+            "value": "svt/power",
+            "ladder": f"svt/power/rule-{n:02}",
+            "register": "rule",
+            "context": None,
+            "text": text.format(place),
+            "intensity": intensity,
+            "split": "steer",
+        }
+        for n, place in enumerate(places, start=1)
+        for rung, (intensity, text) in enumerate(rungs, start=1)
+    ]
+    return Vidb(pd.DataFrame(rows))
+
+
 def planted_reader(truths, *, strength, scenario=1.0, seed=0):
     """In place of `answer_activations`: intensity along each value's truth, noise, scenarios."""
 

@@ -3,7 +3,7 @@
 import functools
 
 import torch
-from planted_loop import ASKED, MARKED, evaluator
+from planted_loop import ASKED, evaluator, marked_direction
 from tiny import tiny_model, tiny_tokenizer
 
 from valueflow.dose.sweep import Decoding
@@ -25,13 +25,7 @@ def loaded():
 @functools.cache
 def vector():
     """At the last layer it moves marked letters against others; at the rest it is noise."""
-    tokenizer, head = loaded().tokenizer, loaded().model.get_output_embeddings().weight
-    text = [tokenizer.decode([i]).strip().lower() for i in range(len(tokenizer))]
-    words = [i for i, t in enumerate(text) if t.isalpha()]
-    marked = [i for i in words if set(text[i]) <= MARKED]
-    others = [i for i in words if not set(text[i]) & MARKED]
-    contrast = (head[marked].mean(0) - head[others].mean(0)).detach()
     generator = torch.Generator().manual_seed(8)
-    drawn = {i: torch.randn(64, generator=generator) for i in range(GOOD)} | {GOOD: contrast}
-    directions = {i: d / d.norm() for i, d in drawn.items()}
+    drawn = {i: torch.randn(64, generator=generator) for i in range(GOOD)}
+    directions = {i: d / d.norm() for i, d in drawn.items()} | {GOOD: marked_direction(loaded())}
     return SteeringVector("svt/power", directions, dict.fromkeys(directions, 8.0), {})

@@ -51,16 +51,20 @@ def loaded():
     return load((tiny_model("llama", n_layers=2, hidden=64), tiny_tokenizer(chat=True)))
 
 
-@functools.cache
-def vector():
-    """At the last layer, where it moves the logits of tokens of marked letters against others."""
-    tokenizer, head = loaded().tokenizer, loaded().model.get_output_embeddings().weight
+def marked_direction(loaded):
+    """Moves, at the last layer, the logits of tokens of marked letters against others."""
+    tokenizer, head = loaded.tokenizer, loaded.model.get_output_embeddings().weight
     text = [tokenizer.decode([i]).strip().lower() for i in range(len(tokenizer))]
     words = [i for i, t in enumerate(text) if t.isalpha()]
     marked = [i for i in words if set(text[i]) <= MARKED]
     others = [i for i in words if not set(text[i]) & MARKED]
     contrast = (head[marked].mean(0) - head[others].mean(0)).detach()
-    return SteeringVector("planted", {1: contrast / contrast.norm()}, {1: 8.0}, {})
+    return contrast / contrast.norm()
+
+
+@functools.cache
+def vector():
+    return SteeringVector("planted", {1: marked_direction(loaded())}, {1: 8.0}, {})
 
 
 @functools.cache

@@ -7,13 +7,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
 import pytest
+from planted_family import worded
 from planted_loop import evaluator
 from tiny import tiny_model, tiny_tokenizer
 
 from valueflow.models import load
-from valueflow.vidb import Vidb
 
 FOLDER = Path(__file__).parents[2] / "examples" / "families"
 
@@ -34,21 +33,7 @@ PLACES = ["the office", "a hat shop", "one island", "the theatre"]
 
 @pytest.fixture(scope="module")
 def vidb():
-    rows = [
-        {
-            "id": f"svt/power/rule-{n:02}/{rung}",
-            "value": "svt/power",
-            "ladder": f"svt/power/rule-{n:02}",
-            "register": "rule",
-            "context": None,
-            "text": text.format(place),
-            "intensity": intensity,
-            "split": "steer",
-        }
-        for n, place in enumerate(PLACES, start=1)
-        for rung, (intensity, text) in enumerate(RUNGS, start=1)
-    ]
-    return Vidb(pd.DataFrame(rows))
+    return worded(RUNGS, PLACES)
 
 
 ARCHITECTURES = ["llama", "gpt2", "gpt_neox", "mistral", "phi", "olmo", "gemma3"]

@@ -1,9 +1,9 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from planted_family import worded
 from tiny import tiny_model, tiny_tokenizer
 
 import valueflow
@@ -13,7 +13,6 @@ from valueflow.steering import check_fits, derive, load_vector, random_like, sav
 from valueflow.steering.activations import answer_activations, typical_norms
 from valueflow.steering.contrasts import contrasts, shuffled
 from valueflow.steering.directions import ESTIMATORS, choose_layer, labels
-from valueflow.vidb import Vidb
 
 PLACES = ["the office", "a hat shop", "one island", "the theatre", "an old inn", "our garden"]
 RUNGS = [
@@ -27,21 +26,7 @@ RUNGS = [
 
 @pytest.fixture(scope="module")
 def vidb():
-    rows = [
-        {
-            "id": f"svt/power/rule-{n:02}/{rung}",
-            "value": "svt/power",
-            "ladder": f"svt/power/rule-{n:02}",
-            "register": "rule",
-            "context": None,
-            "text": text.format(place),
-            "intensity": intensity,
-            "split": "steer",
-        }
-        for n, place in enumerate(PLACES, start=1)
-        for rung, (intensity, text) in enumerate(RUNGS, start=1)
-    ]
-    return Vidb(pd.DataFrame(rows))
+    return worded(RUNGS, PLACES)
 
 
 @pytest.fixture(scope="module")

@@ -75,8 +75,8 @@ def _provenance(cards: Sequence[Card]) -> str:
     return (
         f"Judge {first['judge']} ({first.get('judge_fingerprint', '?')}), "
         f"{len(first['prompts'])} calibration and {plan.get('n_verification', '?')} verification "
-        f"prompts, {cards[0].decoding.max_new_tokens} tokens, seed {first['seed']}, model "
-        f"{first['model']['model']}."
+        f"prompts (format {cards[0].decoding.template}), {cards[0].decoding.max_new_tokens} tokens, "
+        f"seed {first['seed']}, model {first['model']['model']}."
     )
 
 
