@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from valueflow.dose.arms import intensities_of
+from valueflow.dose.calibrate import mean_half_width
 from valueflow.dose.prompts import load_prompts
 from valueflow.dose.released import load_released, value_folder
 from valueflow.evaluate import vidb_evaluator
@@ -32,7 +33,7 @@ def change(grid, evaluator):
     table, _ = intensities_of(evaluator, grid, [0, 1])
     own = table[1] - table[0]
     own = own[np.isfinite(own)]
-    return own.mean(), 1.96 * own.std(ddof=1) / np.sqrt(len(own))
+    return own.mean(), mean_half_width(own)
 
 
 def main():

@@ -130,6 +130,23 @@ def test_steer_expresses_a_profile_and_set_goes_before_it(run, card_dir, folder,
         assert json.loads(file.read_text())["targets"] == {"svt/power": pytest.approx(wanted)}
 
 
+def test_steer_leaves_out_of_a_profile_what_it_is_told(run, card_dir, tmp_path, model_folder):
+    scores = {"svt/power": ValueScore("svt/power", 9.9, 0.5, 4, 0.5, "ok", ())}
+    person = tmp_path / "person.json"
+    person.write_text(ValueProfile(scores, 8, 10, 0.1, "made", "planted").to_json())
+    base = ["steer", model_folder, "--card", card_dir, "--prompt", "And?"]
+    without = [*base, "--profile", person, "--without", "power"]
+    for options, said in (
+        ([*base, "--profile", person], "svt/power +9.9 is out of reach"),
+        (without, "nothing to express"),
+        ([*without, "--set", "power=99"], "svt/power +99.0 is out of reach"),
+    ):
+        done = run(*options)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err.strip().splitlines()[-1]
+    assert run(*base, "--set", "power=1", "--without", "power").refused("--profile")
+
+
 def test_steer_refuses_a_profile_that_is_none_and_no_wish_at_all(run, tmp_path):
     base = ["steer", "no-such-model", "--card", tmp_path, "--prompt", "Who?"]
     assert run(*base).refused("--set", "--profile")

@@ -24,6 +24,7 @@ from valueflow.dose.calibrate import (
     Verified,
     calibrate,
     mean_absolute_error,
+    mean_half_width,
     rank_correlation,
     verify,
 )
@@ -177,6 +178,14 @@ def test_the_error_is_over_reachable_targets():
     rows = [row(2.0, 3.0), row(-2.0, -2.5), row(9.0, 0.0, "unreachable")]
     assert mean_absolute_error(rows) == pytest.approx(0.75)
     assert math.isnan(mean_absolute_error(rows[2:]))
+
+
+@pytest.mark.parametrize("n", [2, 5, 24])
+def test_intervals_of_a_mean_cover_it_however_few_prompts(n):
+    drawn = np.random.default_rng(3).normal(2.0, 3.0, size=(4000, n))
+    held = [abs(own.mean() - 2.0) < mean_half_width(own) for own in drawn]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.012)
+    assert math.isnan(mean_half_width(drawn[0, :1]))
 
 
 def test_rank_correlation_needs_three_points_and_variation():

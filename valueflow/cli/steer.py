@@ -35,6 +35,10 @@ def run(
     profile: Annotated[
         Path | None, typer.Option(help="JSON of `valueflow profile`; --set goes before it.")
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A value of the profile to leave out, say one out of reach; repeatable."),
+    ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A user message; repeatable.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line.")] = None,
     judge: Annotated[
@@ -48,6 +52,7 @@ def run(
     wanted = _targets(targets or [])
     if not wanted and profile is None:
         raise InvalidInput("nothing to express: give --set VALUE=INTENSITY or --profile FILE")
+    left_out = _left_out(without or [], profile)
     asked = _prompts(prompt or [], prompts)
     person = None if profile is None else read_text(profile)
     from valueflow.dose.released import load_released
@@ -63,7 +68,10 @@ def run(
         stage("load")
         steerer = Steerer(load_model(model), cards, evaluators=_evaluators(judge, cards))
         if person is not None:
-            wanted = steerer.profile_targets(person) | wanted
+            of_profile = steerer.profile_targets(person)
+            wanted = {v: x for v, x in of_profile.items() if v not in left_out} | wanted
+        if not wanted:
+            raise InvalidInput("nothing to express: --without leaves out all that could be steered")
         coefficients = {value: steerer.coefficient(value, x) for value, x in wanted.items()}
         stage("generate")
         answers = steerer.generate(asked, wanted)
@@ -75,6 +83,15 @@ def run(
     ]
     result = {"targets": wanted, "coefficients": coefficients, "answers": rows}
     write_json(json_file, {"model": model, **result})
+
+
+def _left_out(names: list[str], profile: Path | None) -> set[str]:
+    from valueflow.errors import InvalidInput
+    from valueflow.theories import get_value
+
+    if names and profile is None:
+        raise InvalidInput("--without leaves values of a --profile out, and none is given")
+    return {get_value(name).id for name in names}
 
 
 def _evaluators(judge: str | None, cards: "list[Card]") -> "dict[str, AnchorEvaluator] | None":

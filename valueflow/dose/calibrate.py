@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 from scipy.stats import spearmanr
 
 from valueflow.dose.arms import Arm, intensities_of, measured
@@ -28,7 +29,7 @@ from valueflow.steering.vector import SteeringVector
 COEFFICIENTS = (-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4)
 TARGETS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 DAMAGE_LIMIT = 0.7
-LEVEL_Z = 1.96
+LEVEL = 0.95
 
 Stage = Callable[[str], Progress | None]
 """Told the name of each stage; gives what reports progress within it."""
@@ -246,6 +247,13 @@ def mean_absolute_error(rows: Sequence[Verified]) -> float:
     return float(np.mean(errors)) if errors else float("nan")
 
 
+def mean_half_width(own: Float[np.ndarray, " n"]) -> float:
+    """Half the 95% interval of a mean, by Student's t; NaN of fewer than two numbers."""
+    if len(own) < 2:
+        return float("nan")
+    return float(stdtrit(len(own) - 1, (1 + LEVEL) / 2) * own.std(ddof=1) / len(own) ** 0.5)
+
+
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman correlation; NaN below three points or without variation."""
     if len(x) < 3 or len(set(y)) < 2:
@@ -258,7 +266,7 @@ def _verified(
 ) -> Verified:
     own = intensities[row][np.isfinite(intensities[row])]
     mean = float(own.mean()) if len(own) else float("nan")
-    half = LEVEL_Z * float(own.std(ddof=1)) / len(own) ** 0.5 if len(own) > 1 else float("nan")
+    half = mean_half_width(own)
     return Verified(
         target=dose.target,
         coefficient=dose.coefficient,

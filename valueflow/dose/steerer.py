@@ -108,7 +108,8 @@ class Steerer:
         if isinstance(dose, Unreachable):
             raise UnreachableTarget(
                 f"{value_id} {target:+.1f} is out of reach on {self.loaded.name}: its calibrated "
-                f"range is {dose.lowest:+.2f} to {dose.highest:+.2f}"
+                f"range is {dose.lowest:+.2f} to {dose.highest:+.2f}; ask within it, or leave "
+                f"{value_id} out"
             )
         return dose.coefficient
 
@@ -198,7 +199,6 @@ def save_card(
 ) -> None:
     """Write the vector and the calibration card into `folder/vector` and `folder/card`."""
     card, folder = _card(calibration), Path(folder)
-    save_vector(card.vector, folder / "vector", overwrite=overwrite)
     metadata = {
         "value": card.value,
         "curve": card.curve.to_dict(),
@@ -208,6 +208,8 @@ def save_card(
         "usable_range": [float(x) for x in card.curve.usable_range_],
         "reachable": [float(x) for x in np.sort(card.curve.predict(card.curve.usable_range_))],
     }
+    # Written last: what cannot be told leaves no half of a card behind.
+    save_vector(card.vector, folder / "vector", overwrite=overwrite)
     artifacts.save(folder / "card", "calibration", {}, metadata, overwrite=overwrite)
 
 
