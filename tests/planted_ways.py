@@ -15,6 +15,7 @@ import torch
 from planted_loop import evaluator, loaded
 
 from valueflow.dose.curve import DoseCurve
+from valueflow.dose.stale import measured_by
 from valueflow.dose.steerer import Card
 from valueflow.dose.sweep import Decoding, Grid
 from valueflow.evaluate import AnchorEvaluator
@@ -149,7 +150,6 @@ def card(world, *, value=VALUE, prompts=CALIBRATED_ON, coefficients=COEFFICIENTS
         "model": model,
         "prompts": list(prompts),
         "seed": seed,
-        "judge": exact().judge.name,
-        "panel": exact().panel.fingerprint(),
+        **measured_by(exact()),
     }
     return Card(vector, curve, Decoding(max_new_tokens=8), provenance)

@@ -53,6 +53,32 @@ def test_a_format_that_there_is_not_is_refused(run, tmp_path, model_folder, scri
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("content", ["# My project\n", "", "# Released steering vectors of mine\n"])
+def test_a_page_of_something_else_is_not_replaced(run, tmp_path, monkeypatch, content):
+    def load_model(name):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("valueflow.cli.release.load_model", load_model)
+    page = tmp_path / "README.md"
+    page.write_text(content, encoding="utf-8")
+    done = run("release", "build", "smollm2-135m-instruct", "--value", "power", "--layer", 2,
+               "--out", tmp_path / "my-cards", "--work", tmp_path / "work")  # fmt: skip
+    assert done.refused(str(page), "one folder deeper", "vectors/MODEL")
+    assert page.read_text(encoding="utf-8") == content
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_page_of_a_release_is_written_again(run, place, model_folder):
+    page = place / "README.md"
+    before = page.read_text(encoding="utf-8")
+    page.write_text(before.splitlines()[0] + "\r\nwhat it said before\n", encoding="utf-8")
+    done = run("release", "build", model_folder, "--value", "power", "--layer", 2,
+               "--prompts", 3, "--checks", 2, "--tokens", 6, "--widest", 0.5,
+               "--out", place / "tiny", "--work", place.parent / "work")  # fmt: skip
+    assert done.code == 0, done.err
+    assert page.read_text(encoding="utf-8") == before
+
+
 def test_steer_uses_the_released_card(run, place, model_folder, tmp_path):
     from valueflow.dose.released import load_released
 

@@ -9,15 +9,18 @@ from planted_ways import VERIFIED_ON, World, card, exact
 
 from valueflow.dose.sweep import Decoding
 from valueflow.errors import InvalidInput, NoSignal, StaleArtifact
+from valueflow.judges import ScriptedJudge
 from valueflow.study import compare_run
 from valueflow.study.compare_run import (
     Comparison,
     comparison,
     counts,
     run_comparison,
+    settings_of,
     summaries_of,
     write_comparison,
 )
+from valueflow.study.compare_store import folder_of, save_measurement
 from valueflow.vidb import load_starter
 
 pytestmark = pytest.mark.slow
@@ -38,7 +41,7 @@ def world(monkeypatch):
 
 @pytest.fixture
 def go(world, tmp_path):
-    def run(values=VALUES, how=HOW, cards=None, **options):
+    def run(values=VALUES, how=HOW, cards=None, judge=None, **options):
         own = cards or {value: card(world, value=value) for value in VALUES}
         return run_comparison(
             loaded(),
@@ -46,7 +49,7 @@ def go(world, tmp_path):
             tmp_path / "out",
             how,
             vidb=load_starter(),
-            judge=exact().judge,
+            judge=judge or exact().judge,
             cards=own,
             **options,
         )
@@ -118,10 +121,38 @@ def test_results_of_another_card_are_refused(go, world):
         go(values=["power"], cards={"svt/power": other})
 
 
-@pytest.mark.parametrize("field", ["judge", "panel"])
-def test_a_card_of_another_judge_or_panel_is_not_compared(go, world, field):
+def test_results_of_a_retrained_judge_are_refused(go):
+    """Of the same name: a folder would hold intensities of two scales."""
+    go(values=["power"])
+    known = exact().judge
+    retrained = ScriptedJudge(known.intensities, sharpness=0.5, seed=0)
+    assert retrained.name == known.name
+    with pytest.raises(StaleArtifact, match="another setting of 'judge_fingerprint'"):
+        go(judge=retrained)
+
+
+def test_results_that_do_not_say_which_judge_it_was_are_refused(go, world, tmp_path):
+    found, _ = go(values=["power"])
+    own = card(world, value="svt/power")
+    known = settings_of("svt/power", HOW, loaded(), load_starter(), own, "")
+    silent = {name: setting for name, setting in known.items() if name != "judge_fingerprint"}
+    save_measurement(found["svt/power"], silent, folder_of(tmp_path / "out", "svt/power"))
+    with pytest.raises(StaleArtifact, match="another setting of 'judge_fingerprint'"):
+        go(values=["power"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"judge": "another"}, "judge"),
+        ({"panel": "another"}, "panel"),
+        ({"judge_fingerprint": "another"}, "judge"),  # retrained, under the same name
+        ({"evaluator_settings": {"n_windows": 99}}, "n windows"),
+    ],
+)
+def test_a_card_of_another_judge_or_panel_is_not_compared(go, world, changed, field):
     own = card(world)
-    stale = dataclasses.replace(own, provenance=own.provenance | {field: "another"})
+    stale = dataclasses.replace(own, provenance=own.provenance | changed)
     found, failed = go(values=["power"], cards={"svt/power": stale})
     assert not found and f"another {field}" in failed["svt/power"]
     assert not world.calls

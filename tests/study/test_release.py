@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from valueflow.dose.released import load_released, released_folder, released_models
-from valueflow.dose.steerer import Steerer
+from valueflow.dose.steerer import Steerer, load_card
 from valueflow.dose.sweep import Decoding
 from valueflow.errors import InvalidInput, StaleArtifact, UnknownName
 from valueflow.evaluate import vidb_evaluator
@@ -17,7 +17,7 @@ from valueflow.judges import ScriptedJudge
 from valueflow.steering.vector import SteeringVector
 from valueflow.study import kept
 from valueflow.study.release import build_release
-from valueflow.study.release_plan import Plan, random_placebo, unused_prompts
+from valueflow.study.release_plan import Plan, random_placebo, steered_siblings, unused_prompts
 from valueflow.study.release_table import COLUMNS, release_page, release_rows
 from valueflow.study.specificity_run import study_of_release, write_study
 from valueflow.vidb import load_starter
@@ -154,6 +154,19 @@ def test_what_is_there_stays_and_another_plan_is_refused(world, released, monkey
     blunt = ScriptedJudge(world[2]().intensities, sharpness=0.9, seed=5)
     with pytest.raises(StaleArtifact, match="judge"):
         build(world, place / "vectors" / "tiny", place / "work", judge=blunt)
+
+
+def test_a_value_set_apart_is_released_under_its_name(world, tmp_path):
+    plan = dataclasses.replace(PLAN, apart=("svt/power",), random_draws=1, n_calibration=3)
+    options = {"values": ["svt/power"], "derive_vector": None}
+    (built,) = build(world, tmp_path / "tiny", tmp_path / "work", plan, **options)
+    card = load_card(tmp_path / "tiny" / "svt-power")
+    assert card.value == built.value == card.vector.value == "svt/power"
+    projected = card.vector.provenance["of"]
+    assert projected["operation"] == "project_out"
+    assert [other["value"] for other in projected["others"]] == steered_siblings("svt/power")
+    (again,) = build(world, tmp_path / "tiny", tmp_path / "work", plan, **options)
+    assert again.provenance == card.provenance
 
 
 @pytest.mark.parametrize(

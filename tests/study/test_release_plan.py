@@ -43,6 +43,15 @@ def plain(value, **options):
 
 
 @pytest.mark.parametrize("shuffle", [None, 3])
+def test_a_vector_set_apart_keeps_its_name_and_says_what_was_taken_out(found, shuffle):
+    vector = found[VALUE, shuffle]
+    assert vector.value == (VALUE if shuffle is None else f"shuffled({VALUE})")
+    projected = vector.provenance["of"]
+    assert projected["operation"] == "project_out"
+    assert [other["value"] for other in projected["others"]] == list(NAMES[1:])
+
+
+@pytest.mark.parametrize("shuffle", [None, 3])
 def test_a_vector_set_apart_and_its_placebo_have_nothing_of_the_siblings(found, shuffle):
     own = found[VALUE, shuffle].directions[1]
     assert float(own.norm()) == pytest.approx(1.0, abs=1e-5)

@@ -140,7 +140,7 @@ def _lines(summaries: "list[Summary]", result: dict[str, Any], out: Path) -> lis
         placebos = "; ".join(f"{name} {_interval(found)}" for name, found in s.placebos.items())
         lines += [
             f"{s.value}: unsteered {_interval(s.unsteered)}; ranges, {pairs}",
-            f"  placebos: {placebos}",
+            f"  placebos: {placebos or '–'}",
         ]
     counts = result["counts"]
     lines += [f"{name}: {why}" for name, why in result["failed"].items()]

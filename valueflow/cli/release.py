@@ -16,6 +16,7 @@ from valueflow.cli.common import (
     stages,
     write_json,
 )
+from valueflow.errors import InvalidInput
 
 if TYPE_CHECKING:
     from valueflow.dose.recheck import Rechecked
@@ -32,8 +33,8 @@ Values = Annotated[
 
 
 @app.command(
-    epilog="Example: valueflow release build smollm2-135m-instruct --layer 12 "
-    "--out vectors/smollm2-135m-instruct --work out/release"
+    epilog="Example: valueflow release build smollm2-135m-instruct --value power --layer 12 "
+    "--out out/vectors/smollm2-135m-instruct --work out/release"
 )
 def build(
     model: Model,
@@ -62,7 +63,10 @@ def build(
     judge: Judge = "hives",
     seed: Seed = 0,
 ) -> None:
-    """Derive, calibrate and verify values one after the other; write a card each, and a table."""
+    """Derive, calibrate and verify values one after the other; write a card each, and a table.
+
+    The table is README.md beside the model's folder; a README.md of something else is refused.
+    """
     from valueflow.dose.sweep import Decoding
     from valueflow.judges.base import JUDGES, get_judge
     from valueflow.study.release import build_release
@@ -71,6 +75,8 @@ def build(
     from valueflow.theories import get_value, steered_values
     from valueflow.vidb import load_starter
 
+    page = out.parent / "README.md"
+    _check_page(page)
     wanted = [get_value(v).id for v in values or [v.id for v in steered_values()]]
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.
     plan = Plan(
@@ -97,10 +103,8 @@ def build(
             stage=stage,
         )
     cards = _released_in(out.parent)
-    write_release_page(cards, out.parent / "README.md")
-    typer.echo(
-        f"{len(cards.get(out.name, []))} cards in {out}; table in {out.parent / 'README.md'}"
-    )
+    write_release_page(cards, page)
+    typer.echo(f"{len(cards.get(out.name, []))} cards in {out}; table in {page}")
 
 
 @app.command("list", epilog="Example: valueflow release list smollm2-135m-instruct")
@@ -183,6 +187,20 @@ def _show(rows: "list[Rechecked]") -> None:
             f"{row.value}  target {row.target:+.2f}  coefficient {row.coefficient:+.3f}  "
             f"promised {low:+.2f} to {high:+.2f}  achieved {row.achieved:+.2f}  "
             f"{'inside' if row.inside else 'OUTSIDE'}"
+        )
+
+
+def _check_page(page: Path) -> None:
+    """Refuse a page that is not a release's, before the work rather than in its place after it."""
+    from valueflow.study.release_table import HEAD
+
+    first = HEAD.splitlines()[0]
+    if page.exists() and not (
+        page.is_file() and page.read_bytes().splitlines()[:1] == [first.encode()]
+    ):
+        raise InvalidInput(
+            f"{page}: expected no file or a release's table ({first!r}), found something else that "
+            "the table would replace; put --out one folder deeper, as vectors/MODEL"
         )
 
 

@@ -41,7 +41,7 @@ class Measurement:
         limit: damage limit of the calibration, nats per token.
         plans: by way ("activation", "levels", "texts", "both") what it does.
         controls: by name the settings of placebos: "placebo levels" and "placebo texts", one each,
-            and each random direction at the two ends of the vector's range.
+            and each random direction at the two ends of the vector's range, none where both are 0.
         cells: one per setting of the plans and controls, and the unsteered one.
         chosen: the instruction that was chosen for each kind, and all that were tried, as JSON.
     """
@@ -107,7 +107,8 @@ def compare_value(
     evaluator.check_fitted()
     tell: Stage = stage or (lambda _name: None)
     limit = float(card.curve.damage_limit)
-    instructor = Instructor(loaded.tokenizer, vidb.of(card.value, SPLIT), card.value, seed)
+    texts, template = vidb.of(card.value, SPLIT), card.decoding.template
+    instructor = Instructor(loaded.tokenizer, texts, card.value, seed, template)
     progress = tell("unsteered")
     unsteered = sweep(loaded, {}, [{}], calibrated_on, decoding=card.decoding, progress=progress)
     chosen, tried = choose_forms(
@@ -195,10 +196,8 @@ def _controls(plans: Mapping[str, Plan], n_random: int) -> dict[str, tuple[Setti
         if kind in ("levels", "texts"):
             # Also where no level was of use: then as long as the strongest.
             found[f"{PLACEBO}{kind}"] = (Setting(f"{PLACEBO}{kind}", level or 2),)
-    ends = [plans["activation"].low.setting, plans["activation"].high.setting]
-    for i in range(n_random):
-        name = f"random {i + 1}"
-        found[name] = tuple(
-            Setting("", 0, name, end.coefficient) if end.coefficient else Setting() for end in ends
-        )
+    ends = [end.setting.coefficient for end in (plans["activation"].low, plans["activation"].high)]
+    if any(ends):  # else nothing is injected, and a range of 0 would look like a measured one
+        for name in (f"random {i + 1}" for i in range(n_random)):
+            found[name] = tuple(Setting("", 0, name, c) if c else Setting() for c in ends)
     return found

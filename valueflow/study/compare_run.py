@@ -11,9 +11,10 @@ import valueflow
 from valueflow.artifacts import write_file
 from valueflow.dose.calibrate import TARGETS, Stage, calibrate
 from valueflow.dose.prompts import load_prompts
+from valueflow.dose.stale import check_evaluator
 from valueflow.dose.steerer import Card, load_card, save_card
 from valueflow.dose.sweep import Decoding
-from valueflow.errors import InvalidInput, StaleArtifact, ValueflowError
+from valueflow.errors import InvalidInput, ValueflowError
 from valueflow.evaluate import vidb_evaluator
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.judges.base import Judge
@@ -123,18 +124,17 @@ def run_comparison(
         Measurements by value id, and by value id why there is none.
 
     Raises:
-        StaleArtifact: `out` holds a measurement with other settings.
+        StaleArtifact: `out` holds a measurement with other settings, or by another judge.
     """
     cards, say = cards or {}, tell or (lambda _line: None)
+    judged_by = judge.fingerprint()  # once: it reads all of the judge's weights
     ids = [get_value(value).id for value in values]
     found: dict[str, Measurement] = {}
     failed: dict[str, str] = {}
     todo = []
     for value in dict.fromkeys(ids):
-        settings, folder = (
-            settings_of(value, how, loaded, vidb, cards.get(value)),
-            folder_of(out, value),
-        )
+        settings = settings_of(value, how, loaded, vidb, cards.get(value), judged_by)
+        folder = folder_of(out, value)
         if folder.exists():
             found[value] = load_measurement(folder, settings)
             say(f"{value}: measured before")
@@ -169,7 +169,12 @@ def run_comparison(
 
 
 def settings_of(
-    value: str, how: Comparison, loaded: LoadedModel, vidb: Vidb, card: Card | None
+    value: str,
+    how: Comparison,
+    loaded: LoadedModel,
+    vidb: Vidb,
+    card: Card | None,
+    judge_fingerprint: str,
 ) -> dict[str, Any]:
     """What a measurement depends on, as plain JSON."""
     return plain(
@@ -179,6 +184,7 @@ def settings_of(
             "vidb": vidb.fingerprint(),
             "instructions": templates_hash(),
             "card": None if card is None else _hash(card),
+            "judge_fingerprint": judge_fingerprint,
             **{k: v for k, v in asdict(how).items() if card is None or k not in _CARDS},
         }
     )
@@ -244,10 +250,18 @@ def _prepared(
     seed = how.seed if card is None else int(card.provenance["seed"])
     evaluator = vidb_evaluator(vidb, value, judge, seed=seed)
     if card is not None:
-        _check_judge(card, evaluator)
+        check_evaluator(card.value, card.provenance, evaluator)
         return card, evaluator
     prompts = list(how.calibration_prompts)
-    vector = derive(loaded, vidb, value, prompts=prompts, seed=how.seed, progress=tell("derive"))
+    vector = derive(
+        loaded,
+        vidb,
+        value,
+        prompts=prompts,
+        template=how.decoding.template,
+        seed=how.seed,
+        progress=tell("derive"),
+    )
     made = calibrate(
         loaded,
         vector,
@@ -258,16 +272,6 @@ def _prepared(
         stage=stage,
     )
     return Card(made.vector, made.curve, made.decoding, made.provenance), evaluator
-
-
-def _check_judge(card: Card, evaluator: AnchorEvaluator) -> None:
-    here = {"judge": evaluator.judge.name, "panel": evaluator.panel.fingerprint()}
-    for name, found in here.items():
-        if card.provenance.get(name) != found:
-            raise StaleArtifact(
-                f"the card of {card.value} was made with another {name} "
-                f"({card.provenance.get(name)}, here {found}); calibrate again, or give its --judge"
-            )
 
 
 def _named(stage: Stage, value: str) -> Stage:

@@ -91,7 +91,7 @@ class Summary:
         shared: per way the error over the targets that both activation steering and that way of
             prompting reach; "n" is how many there are.
         placebos: intensity of each placebo instruction minus unsteered; range of each random
-            direction between the ends of the vector's.
+            direction between the ends of the vector's, left out where the vector has no range.
     """
 
     value: str

@@ -10,7 +10,7 @@ from valueflow.dose.calibrate import Stage
 from valueflow.dose.prompted import merged, prompt_arms
 from valueflow.dose.sweep import Decoding, Grid
 from valueflow.evaluate.evaluator import AnchorEvaluator
-from valueflow.models.chat import format_prompts
+from valueflow.models.chat import Template, format_prompts
 from valueflow.models.loading import LoadedModel
 from valueflow.prompting.instruct import PLACES, Place, ValuePrompt, level_prompt, placebo_prompt
 from valueflow.prompting.persona_texts import text_prompt
@@ -50,12 +50,14 @@ class Instructor:
         value: id.
         seed: of the draw of texts. Every prompt has a draw of its own, the same in every place and
             wording, so that an interval over prompts holds what the choice of texts does.
+        template: the format of prompts, that of the decoding which answers are made with.
     """
 
     tokenizer: Any
     vidb: Vidb
     value: str
     seed: int
+    template: Template
 
     def instruction(self, form: Form, level: int, prompt: str) -> ValuePrompt:
         """The instruction that a prompt gets."""
@@ -70,13 +72,13 @@ class Instructor:
     ) -> list[str]:
         """What the model is given, formatted; with `placebo` words of no value, as many tokens."""
         if form is None:
-            return format_prompts(self.tokenizer, prompts)
+            return format_prompts(self.tokenizer, prompts, template=self.template)
         found = []
         for prompt in prompts:
             own = self.instruction(form, level, prompt)
             if placebo:
                 own = placebo_prompt(own, self._count)
-            found += own.formatted(self.tokenizer, [prompt])
+            found += own.formatted(self.tokenizer, [prompt], template=self.template)
         return found
 
     def _count(self, text: str) -> int:

@@ -1,7 +1,7 @@
 """How a release is measured, and where its vectors and placebos come from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -90,7 +90,8 @@ def steered_siblings(value: str) -> list[str]:
 def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
     """`derive` as a plan says; a value's contrasts are read once for it and its placebos.
 
-    Label-shuffled placebos are set apart from the same siblings as the value's own vector.
+    Label-shuffled placebos are set apart from the same siblings as the value's own vector. What is
+    set apart is still the value's vector, by its id; provenance says what was projected out.
     """
     prompts = load_prompts("calibration")[: plan.n_calibration]
     layers = middle_layers(loaded.n_layers) if plan.layer == "auto" else list(plan.layer)
@@ -106,7 +107,8 @@ def plan_deriver(loaded: LoadedModel, vidb: Vidb, plan: Plan) -> Deriver:
             if other not in siblings:
                 siblings[other] = plain(other, None)
         family = {value: vector} | {other: siblings[other] for other in steered_siblings(value)}
-        return controlled(family, "siblings")[value]
+        # A projection names itself by its formula, but a card is looked up by a value's id.
+        return replace(controlled(family, "siblings")[value], value=vector.value)
 
     def plain(value: str, shuffle: int | None) -> SteeringVector:
         if value not in read:

@@ -9,6 +9,7 @@ import numpy as np
 
 from valueflow.artifacts import write_file
 from valueflow.dose.steerer import Card
+from valueflow.models.chat import template_hash
 
 HEAD = """# Released steering vectors
 
@@ -28,6 +29,8 @@ measures it again. `vector/` holds the directions (safetensors) and what they we
   the same texts and brought to the same length, it holds some of the value's direction by chance
 - layer: 0 is the output of block 0
 """
+WITHOUT_TEMPLATE = template_hash(None)
+"""What a card's model has under "chat_template" if its tokenizer has no chat format."""
 COLUMNS = (
     "value",
     "layer",
@@ -49,18 +52,17 @@ def release_rows(cards: Sequence[Card]) -> list[dict[str, str]]:
 
 
 def release_page(cards: Mapping[str, Sequence[Card]]) -> str:
-    """Markdown: what the columns mean, then a table per model."""
+    """Markdown: what the columns mean, then per model a table of the cards made in one way.
+
+    Most models have one such table; cards of another judge, seed or format have one of their own.
+    """
     parts = [HEAD]
     for model, own in sorted(cards.items()):
-        lines = [
-            f"\n## {model}\n",
-            _provenance(own),
-            "",
-            "| " + " | ".join(COLUMNS) + " |",
-            "|" + "---|" * len(COLUMNS),
-        ]
-        lines += ["| " + " | ".join(row[c] for c in COLUMNS) + " |" for row in release_rows(own)]
-        parts.append("\n".join(lines) + "\n")
+        parts.append(f"\n## {model}\n")
+        groups: dict[str, list[Card]] = {}
+        for card in own:
+            groups.setdefault(_provenance(card), []).append(card)
+        parts += [f"\n{how}\n\n{_table(group)}\n" for how, group in groups.items()]
     return "".join(parts)
 
 
@@ -69,15 +71,29 @@ def write_release_page(cards: Mapping[str, Sequence[Card]], path: str | Path) ->
     write_file(Path(path), release_page(cards).encode())
 
 
-def _provenance(cards: Sequence[Card]) -> str:
-    first = cards[0].provenance
-    plan = first.get("plan") or {}
+def _table(cards: Sequence[Card]) -> str:
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row[c] for c in COLUMNS) + " |" for row in release_rows(cards)]
+    return "\n".join(lines)
+
+
+def _provenance(card: Card) -> str:
+    own = card.provenance
+    plan = own.get("plan") or {}
     return (
-        f"Judge {first['judge']} ({first.get('judge_fingerprint', '?')}), "
-        f"{len(first['prompts'])} calibration and {plan.get('n_verification', '?')} verification "
-        f"prompts (format {cards[0].decoding.template}), {cards[0].decoding.max_new_tokens} tokens, "
-        f"seed {first['seed']}, model {first['model']['model']}."
+        f"Judge {own['judge']} ({own.get('judge_fingerprint', '?')}), "
+        f"{len(own['prompts'])} calibration and {plan.get('n_verification', '?')} verification "
+        f"prompts (format {_format(card)}), {card.decoding.max_new_tokens} tokens, "
+        f"seed {own['seed']}, model {own['model']['model']}."
     )
+
+
+def _format(card: Card) -> str:
+    """What "auto" stood for, which the hash of the model's chat template tells if it was kept."""
+    known = card.provenance["model"].get("chat_template")
+    if card.decoding.template != "auto" or known is None:
+        return card.decoding.template
+    return "plain" if known == WITHOUT_TEMPLATE else "chat"
 
 
 def _row(card: Card) -> dict[str, str]:
@@ -97,7 +113,7 @@ def _row(card: Card) -> dict[str, str]:
     return {
         "value": card.value,
         "layer": ", ".join(map(str, card.vector.layers)),
-        "coefficients": f"{low:+.2f} to {high:+.2f}",
+        "coefficients": _range(low, high),
         "intensities": f"{ends[0]:+.1f} to {ends[1]:+.1f}",
         "slope": _number(slope),
         "error": _number(found.get("error")),
@@ -107,6 +123,12 @@ def _row(card: Card) -> dict[str, str]:
         "random": _number(placebos.get("random", {}).get("change")),
         "shuffled": _shuffled(placebos.get("shuffled", {})),
     }
+
+
+def _range(low: float, high: float) -> str:
+    """Of coefficients, with a digit more where two would round much of the range away."""
+    digits = 3 if max(abs(low), abs(high)) < 0.1 else 2
+    return f"{low:+.{digits}f} to {high:+.{digits}f}"
 
 
 def _shuffled(found: Mapping[str, Any]) -> str:
