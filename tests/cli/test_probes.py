@@ -30,4 +30,6 @@ def test_what_probes_refuse(run, model_folder, tmp_path):
     assert run("probes", "train", model_folder, "--value", "powr", *out).refused("power")
     wrong = run("probes", "train", model_folder, "--value", "power", "--estimator", "pa", *out)
     assert wrong.refused("unknown estimator", "pca")
-    assert run("probes", "show", "no-such-model").refused("no-such-model")
+    assert run("probes", "show", "no-such-model").refused(
+        "no-such-model", "`valueflow probes train MODEL --all --out FOLDER`"
+    )

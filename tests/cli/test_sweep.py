@@ -70,6 +70,12 @@ def test_search_names_the_winner_and_saves_its_vector(
         (["--template", "Chat"], ["--template Chat", "auto, chat or plain"]),
         (["--judge", "hivez"], ["hivez"]),
         (["--value", "powr"], ["powr"]),
+        (["--search", "--coefficients=-0.1,0.1"], ["--coefficients", "leave out it or --search"]),
+        (["--search", "--placebos", 3], ["--placebos", "--search"]),
+        (
+            ["--search", "--placebos", 0, "--prompts", 8],
+            ["--prompts, --placebos", "leave out them"],
+        ),
     ],
 )
 def test_what_is_no_sweep_is_refused(run, tmp_path, model_folder, scripted, options, words):

@@ -168,8 +168,10 @@ def test_shipped_probes_go_by_the_name_of_the_model(trained, tmp_path, monkeypat
     save_probes(trained, tmp_path / "probes" / "tiny-llama")
     monkeypatch.chdir(tmp_path)
     assert list(load_probes("tiny-llama")) == VALUES
-    with pytest.raises(UnknownName, match="did you mean tiny-llama"):
+    with pytest.raises(UnknownName, match=r"did you mean tiny-llama\? .or train them"):
         load_probes("tiny-lama")
+    with pytest.raises(UnknownName, match="known: tiny-llama .*probes train MODEL --all --out FOL"):
+        load_probes("gpt")
     with pytest.raises(ArtifactError, match="no card there"):
         load_probes("probes/nowhere")
 

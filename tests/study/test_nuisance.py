@@ -121,6 +121,20 @@ def test_length_contrasts_answers_of_the_same_value_and_rung(model):
     assert np.isfinite(made.norms[0])
 
 
+def test_nuisances_are_derived_in_the_format_of_the_cards(model):
+    given = {"svt/power": planted("svt/power", power=1.0)}
+    asked = {"prompts": PROMPTS, "values": ["svt/power"], "template": "plain"}
+    found = nuisances(model, load_starter(), given, prompts=PROMPTS, template="plain")
+    tone = tone_vector(model, [1], prompts=PROMPTS, template="plain")
+    length = length_vector(model, load_starter(), [1], **asked)
+    for made, oracle in ((found["positivity"][0], tone), (found["length"][0], length)):
+        assert torch.equal(made.directions[1], oracle.directions[1])
+        assert made.provenance["template"] == "plain"
+    chat = nuisances(model, load_starter(), given, prompts=PROMPTS)
+    for name in ("positivity", "length"):
+        assert chat[name][0].cosine(found[name][0]) < 0.999
+
+
 def test_nuisances_need_vectors_at_the_same_layers(model):
     other = SteeringVector("svt/face", {2: torch.ones(WIDTH)}, {2: 9.0}, {})
     with pytest.raises(InvalidInput, match="same layers"):

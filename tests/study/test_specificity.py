@@ -1,10 +1,25 @@
-"""Matrices of effects with a truth that is known: what is own, what is next, what is circle."""
+"""Matrices of effects with a truth that is known: what is own, what is next, what is circle.
+
+And cards, models and texts that do not belong together.
+"""
+
+from dataclasses import asdict, replace
 
 import numpy as np
+import planted_loop
 import pytest
+import torch
 from scipy.stats import kstest, pearsonr
 
-from valueflow.errors import InvalidInput
+from valueflow.dose.curve import DoseCurve
+from valueflow.dose.steerer import Card
+from valueflow.dose.sweep import Decoding, Grid
+from valueflow.errors import ArtifactError, InvalidInput, StaleArtifact
+from valueflow.models.loading import ModelFingerprint
+from valueflow.steering.store import vector_hash
+from valueflow.steering.vector import SteeringVector
+from valueflow.study.kept import write_sweep
+from valueflow.study.release_plan import random_placebo
 from valueflow.study.specificity import (
     EffectMatrix,
     circle_agreement,
@@ -15,6 +30,13 @@ from valueflow.study.specificity import (
     specificity_summary,
     standardised,
 )
+from valueflow.study.specificity_cards import (
+    card_texts,
+    check_cards,
+    common_decoding,
+    placebo_texts,
+)
+from valueflow.study.specificity_run import specificity_study, study_of_release
 from valueflow.theories import get_theory
 
 CIRCLE = get_theory("svt").circle
@@ -172,3 +194,121 @@ def test_a_part_of_the_values_and_what_is_refused():
 def test_siblings_are_those_that_are_there():
     assert siblings_of("svt/power", CIRCLE) == list(get_theory("svt").siblings("svt/power"))
     assert siblings_of("svt/power", ["svt/power", "svt/universalism"]) == []
+
+
+PRINT = ModelFingerprint("m" * 16, "t" * 16, "c" * 16)
+DOSES = (-0.4, 0.0, 0.4)
+QUESTIONS = ("Who decides?", "What next?")
+
+
+def card(value="svt/power", *, layer=1, norm=8.0, fingerprint=PRINT, **decoding):
+    """Of a straight curve; its release drew two random placebos from seed 3."""
+    model = {"name": "tiny", **asdict(fingerprint)}
+    row = torch.zeros(planted_loop.loaded().hidden_size)
+    row[len(value) % 7] = 1.0
+    vector = SteeringVector(value, {layer: row}, {layer: norm}, {"model": model})
+    given = [-0.4, -0.2, 0.0, 0.2, 0.4]
+    means = np.repeat(10 * np.array(given)[:, None], 4, axis=1) + [0.0, 0.1, 0.2, 0.3]
+    curve = DoseCurve(damage_limit=9.0, seed=0).fit(given, means, damage=np.zeros((5, 4)))
+    provenance = {"model": model, "layers": [layer], "vector": vector_hash(vector),
+                  "plan": {"seed": 3, "random_draws": 2}}  # fmt: skip
+    return Card(vector, curve, Decoding(**decoding), provenance)
+
+
+def keep(folder, card, vector, name, *, doses=DOSES, prompts=QUESTIONS, **changed):
+    """Texts as `build_release` keeps them."""
+    shape = (len(doses), len(prompts))
+    cells = tuple({"vector": dose} for dose in doses)
+    texts = tuple(tuple(f"{dose} {prompt}" for prompt in prompts) for dose in doses)
+    model = {k: v for k, v in card.provenance["model"].items() if k != "name"}
+    asked = {
+        "model": model,
+        "vectors": {"vector": vector_hash(vector)},
+        "decoding": asdict(card.decoding),
+        "cells": list(cells),
+        "prompts": list(prompts),
+    }
+    grid = Grid(cells, prompts, texts, np.zeros(shape), np.zeros(shape, dtype=bool))
+    write_sweep(folder / f"{name}.jsonl.gz", grid, asked | changed)
+
+
+def test_cards_are_of_the_model_and_of_their_vectors():
+    loaded = planted_loop.loaded()
+    own = card(fingerprint=loaded.fingerprint)
+    check_cards([own], loaded)
+    with pytest.raises(StaleArtifact, match="svt/hedonism was made for 'tiny'.*in model, tok"):
+        check_cards([own, card("svt/hedonism")], loaded)
+    calibrated = replace(own, provenance=own.provenance | {"model": asdict(PRINT)})
+    with pytest.raises(StaleArtifact, match="svt/power is of another model .m{16}, here"):
+        check_cards([calibrated], loaded)
+    other = replace(own, vector=replace(own.vector, norms={1: 9.0}))
+    with pytest.raises(StaleArtifact, match="another vector"):
+        check_cards([other], loaded)
+
+
+def test_cards_of_different_decoding_are_not_compared():
+    same = [card(template="plain"), card("svt/face", template="plain")]
+    assert common_decoding(same) == Decoding(template="plain")
+    for field, two in {"template": "chat", "max_new_tokens": 9}.items():
+        other = card("svt/humility", **({"template": "plain"} | {field: two}))
+        with pytest.raises(InvalidInput, match=f"{field} is .* of svt/power and '?{two}'? in .*hu"):
+            common_decoding([*same, other])
+    with pytest.raises(InvalidInput, match="got none"):
+        common_decoding([])
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"model": asdict(PRINT) | {"tokenizer": "other"}}, "tokenizer"),
+        ({"vectors": {"vector": "abc"}}, "vector"),
+        ({"decoding": asdict(Decoding(template="plain"))}, "template"),
+        ({"decoding": asdict(Decoding(max_new_tokens=9))}, "max_new_tokens"),
+    ],
+)
+def test_texts_that_are_not_the_cards_are_refused(tmp_path, changed, field):
+    own = card()
+    keep(tmp_path / "sweeps", own, own.vector, "svt-power", **changed)
+    with pytest.raises(StaleArtifact, match=f"svt-power.*card of svt/power with {field} '?"):
+        study_of_release([own], {}, work=tmp_path, folder=tmp_path / "out")
+
+
+def test_texts_of_the_card_are_read_also_those_older_than_a_setting(tmp_path):
+    own = card()
+    keep(tmp_path / "sweeps", own, own.vector, "svt-power")
+    assert card_texts(own, tmp_path).texts[0] == ("-0.4 Who decides?", "-0.4 What next?")
+    older = {k: v for k, v in asdict(Decoding()).items() if k != "template"}
+    keep(tmp_path / "sweeps", own, own.vector, "svt-power", decoding=older)
+    assert card_texts(own, tmp_path).prompts == QUESTIONS
+    with pytest.raises(ArtifactError, match="svt-face"):
+        card_texts(card("svt/face"), tmp_path)
+
+
+def test_placebos_are_those_of_the_cards_own_release(tmp_path):
+    """At other layers, at other norms, of further seeds or on other prompts: left out."""
+    own, ends, folder = card(), (-0.4, 0.4), tmp_path / "placebos"
+    others = [card(layer=2), card(norm=9.0)]
+    wanted = [random_placebo(own.vector, seed=seed) for seed in (3, 4)]
+    strange = [random_placebo(other.vector, seed=3) for other in others]
+    strange.append(random_placebo(own.vector, seed=5))
+    for vector in (*wanted, *strange):
+        keep(folder, own, vector, vector_hash(vector), doses=ends)
+    names = sorted(vector_hash(vector) for vector in wanted)
+    assert list(placebo_texts([own, card("svt/face")], tmp_path, QUESTIONS)) == names
+    assert len(placebo_texts([own, *others], tmp_path, QUESTIONS)) == 4
+    assert placebo_texts([own], tmp_path, ["Others?"]) == {}
+    assert placebo_texts([own], tmp_path / "nowhere", QUESTIONS) == {}
+    plain = asdict(Decoding(template="plain"))
+    keep(folder, own, wanted[0], vector_hash(wanted[0]), doses=ends, decoding=plain)
+    with pytest.raises(StaleArtifact, match="template 'auto', found template 'plain'"):
+        placebo_texts([own], tmp_path, QUESTIONS)
+
+
+def test_a_single_placebo_is_refused_before_texts_are_made(tmp_path):
+    own = card()
+    with pytest.raises(InvalidInput, match="0 or at least 2.*got 1"):
+        specificity_study(
+            planted_loop.loaded(), {own.value: own.vector}, {own.value: (-0.1, 0.1)}, {},
+            prompts=QUESTIONS, folder=tmp_path / "out", n_placebos=1, seed=0,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()

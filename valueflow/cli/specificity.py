@@ -9,12 +9,16 @@ from valueflow.cli.common import Judge, Model, Seed, load_model, stages
 
 if TYPE_CHECKING:
     from valueflow.dose.steerer import Card
+    from valueflow.models.loading import LoadedModel
     from valueflow.study.specificity_run import SpecificityStudy
 
 EXAMPLE = (
     "valueflow specificity smollm2-135m-instruct --theory svt --control plain --control all "
     "--out out/specificity"
 )
+
+PROMPTS, PLACEBOS = 24, 8
+"""Of texts that are generated, where no number is given."""
 
 
 def run(
@@ -31,14 +35,24 @@ def run(
         typer.Option(help="plain, siblings, positivity, length or all; repeatable."),
     ] = None,
     coefficient: Annotated[
-        float | None, typer.Option(min=0.0, help="Same for all; else each card's usable range.")
+        float | None,
+        typer.Option(min=0.0, help="Same for all; else each card's usable range. Not with --work."),
     ] = None,
     work: Annotated[
         Path | None,
         typer.Option(help="Work folder of `release build`: its texts are used, none generated."),
     ] = None,
-    prompts: Annotated[int, typer.Option(min=2, max=64, help="Calibration prompts.")] = 24,
-    placebos: Annotated[int, typer.Option(min=0, help="Random directions.")] = 8,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=2, max=64, help=f"Calibration prompts; else {PROMPTS}. Not with --work."),
+    ] = None,
+    placebos: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"Random directions, 0 or at least 2; else {PLACEBOS}. Not with --work.",
+        ),
+    ] = None,
     judge: Judge = "hives",
     seed: Seed = 0,
 ) -> None:
@@ -48,6 +62,7 @@ def run(
     from valueflow.hives.encoder import load_frozen_encoder
     from valueflow.judges.base import JUDGES, get_judge
     from valueflow.study.nuisance import CONTROLS
+    from valueflow.study.specificity_cards import check_cards, common_decoding
     from valueflow.study.specificity_run import study_of_release, write_study
     from valueflow.study.tone import Tone
     from valueflow.theories import steered_values
@@ -59,10 +74,20 @@ def run(
             raise InvalidInput(f"--control {name}: expected one of {', '.join(CONTROLS)}")
     if work is not None and controls != ["plain"]:
         raise InvalidInput("--work has texts of the plain vectors only; leave out --control")
+    if work is not None:
+        _not_with_work(coefficient=coefficient, prompts=prompts, placebos=placebos)
+    if placebos == 1:
+        raise InvalidInput("--placebos 1: expected 0 or at least 2; one direction has no spread")
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before anything is loaded.
     values = [value.id for value in steered_values(theory)]
     own, vidb = _cards(model, cards, values), load_starter()
+    common_decoding(own)
     with stages() as stage:
+        loaded = None
+        if work is None:
+            stage("load")
+            loaded = load_model(model)
+            check_cards(own, loaded)
         stage("scales")
         ruler = get_judge(judge)
         evaluators = {v: vidb_evaluator(vidb, v, ruler, seed=seed) for v in values}
@@ -71,8 +96,20 @@ def run(
         if work is not None:
             studies = [study_of_release(own, evaluators, work=work, **shared)]
         else:
+            assert loaded is not None
+            n_prompts = PROMPTS if prompts is None else prompts
+            n_placebos = PLACEBOS if placebos is None else placebos
             studies = _generated(
-                model, own, evaluators, controls, coefficient, prompts, placebos, vidb, seed, shared
+                loaded,
+                own,
+                evaluators,
+                controls,
+                coefficient,
+                n_prompts,
+                n_placebos,
+                vidb,
+                seed,
+                shared,
             )
     for study in studies:
         write_study(study, out, title=f"{model}: {study.control} vectors", seed=seed)
@@ -80,8 +117,20 @@ def run(
     typer.echo(f"tables and pictures: {out}")
 
 
+def _not_with_work(**options: object) -> None:
+    """Refuse options of texts to generate, which kept texts would ignore."""
+    from valueflow.errors import InvalidInput
+
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise InvalidInput(
+            f"{', '.join(given)}: of texts to generate, and --work has its own; leave out "
+            f"{'it' if len(given) == 1 else 'them'} or --work"
+        )
+
+
 def _generated(
-    model: str,
+    loaded: "LoadedModel",
     cards: "list[Card]",
     evaluators: Any,
     controls: list[str],
@@ -94,17 +143,18 @@ def _generated(
 ) -> "list[SpecificityStudy]":
     from valueflow.dose.prompts import load_prompts
     from valueflow.study.nuisance import controlled, nuisances
+    from valueflow.study.specificity_cards import common_decoding
     from valueflow.study.specificity_run import specificity_study
 
-    asked = load_prompts("calibration")[:n_prompts]
+    asked, decoding = load_prompts("calibration")[:n_prompts], common_decoding(cards)
     vectors = {card.value: card.vector for card in cards}
     ends = {card.value: card.curve.usable_range_ for card in cards}
     if coefficient is not None:
         ends = dict.fromkeys(ends, (-coefficient, coefficient))
-    loaded, found = load_model(model), {}
+    found = {}
     if set(controls) - {"plain", "siblings"}:
         shared["stage"]("nuisance directions")
-        found = nuisances(loaded, vidb, vectors, prompts=asked)
+        found = nuisances(loaded, vidb, vectors, prompts=asked, template=decoding.template)
     return [
         specificity_study(
             loaded,
@@ -114,7 +164,7 @@ def _generated(
             prompts=asked,
             control=control,
             n_placebos=placebos,
-            decoding=cards[0].decoding,
+            decoding=decoding,
             seed=seed,
             **shared,
         )

@@ -32,6 +32,9 @@ EXAMPLE = "valueflow sweep smollm2-135m-instruct --value power --layers 8,12,16 
 SINGLES = 8
 """About so many single layers, and as many windows, are searched."""
 
+COEFFICIENTS, PROMPTS, PLACEBOS = "-0.4,-0.2,-0.1,0.1,0.2,0.4", 8, 3
+"""Of a sweep, where none are given."""
+
 
 def run(
     model: Model,
@@ -41,12 +44,23 @@ def run(
         str, typer.Option(help="middle (the middle half), all, or numbers: 8,12,16.")
     ] = "middle",
     coefficients: Annotated[
-        str, typer.Option(help="Distinct ones on both sides of 0: -0.3,0.3.")
-    ] = "-0.4,-0.2,-0.1,0.1,0.2,0.4",
-    prompts: Annotated[int, typer.Option(min=2, help="How many; at most 24.")] = 8,
+        str | None,
+        typer.Option(
+            help="Distinct ones on both sides of 0, such as -0.3,0.3; else "
+            f"{COEFFICIENTS}. Not with --search."
+        ),
+    ] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"How many, at most 24; else {PROMPTS}. Not with --search."),
+    ] = None,
     placebos: Annotated[
-        int, typer.Option(min=0, help="Layers to measure a random direction at.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"Layers to measure a random direction at; else {PLACEBOS}. Not with --search.",
+        ),
+    ] = None,
     template: Template = "auto",
     search: Annotated[
         bool, typer.Option("--search", help="Choose layers and positions by halving instead.")
@@ -57,8 +71,11 @@ def run(
 ) -> None:
     """Measure a value's vector layer by layer and draw the heat map, or search where to steer.
 
-    A search takes all 24 search prompts and saves the chosen vector for `calibrate`.
+    A search takes all 24 search prompts and its own coefficients, and saves the chosen vector for
+    `calibrate`.
     """
+    if search:
+        _no_sweep(coefficients=coefficients, prompts=prompts, placebos=placebos)
     check_free(out)
     from valueflow.dose.prompts import load_prompts
     from valueflow.dose.sweep import Decoding
@@ -68,7 +85,7 @@ def run(
     from valueflow.study.runner import CALIBRATION_PROMPTS
     from valueflow.vidb import load_starter
 
-    doses = check_coefficients(_numbers(coefficients))
+    doses = check_coefficients(_numbers(COEFFICIENTS if coefficients is None else coefficients))
     vidb, asked = load_starter(), load_prompts("search")
     vidb.of(value)
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before the model is loaded.
@@ -95,15 +112,27 @@ def run(
                 loaded,
                 vector,
                 evaluator,
-                prompts=asked[:prompts],
+                prompts=asked[: prompts or PROMPTS],
                 coefficients=doses,
-                placebo_layers=_spread(wanted, placebos),
+                placebo_layers=_spread(wanted, PLACEBOS if placebos is None else placebos),
                 decoding=decoding,
                 seed=seed,
                 stage=stage,
             )
             result = _save_sweep(found, out)
     write_json(json_file, result)
+
+
+def _no_sweep(**options: object) -> None:
+    """Refuse options of a sweep that a search would ignore."""
+    from valueflow.errors import InvalidInput
+
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise InvalidInput(
+            f"{', '.join(given)}: of a sweep, and a search chooses its own; leave out "
+            f"{'it' if len(given) == 1 else 'them'} or --search"
+        )
 
 
 def _search(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import valueflow
 from valueflow import artifacts
-from valueflow.errors import ArtifactError, InvalidInput
+from valueflow.errors import ArtifactError, InvalidInput, UnknownName
 from valueflow.registry import unknown_name
 from valueflow.steering.probes import LinearProbe, Readout
 from valueflow.steering.separation import AUC
@@ -57,7 +57,8 @@ def load_probes(source: str | Path) -> dict[str, LinearProbe]:
     They are for one model: `valueflow.steering.check_fits` refuses any other.
 
     Raises:
-        UnknownName: no folder and no shipped probes of that name; lists near misses.
+        UnknownName: no folder and no shipped probes of that name; lists near misses, and says
+            how to train them.
         ArtifactError: another kind of artifact, an unknown schema, or damage.
     """
     folder = _folder_of(source)
@@ -94,7 +95,11 @@ def _folder_of(source: str | Path) -> Path:
         return shipped[str(source)]
     folder = Path(source)
     if not folder.exists() and len(folder.parts) == 1:
-        raise unknown_name("probes", str(source), [*shipped, "or a folder"])
+        known = unknown_name("probes", str(source), shipped or ["none come with this copy"])
+        raise UnknownName(
+            f"{known} (or train them with `valueflow probes train MODEL --all --out FOLDER`, and "
+            "give that folder)"
+        )
     return folder
 
 

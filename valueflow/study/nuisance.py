@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from valueflow.errors import InvalidInput
+from valueflow.models.chat import Template
 from valueflow.models.loading import LoadedModel
 from valueflow.steering.activations import answer_activations, typical_norms
 from valueflow.steering.contrasts import Contrast, GradedTexts
@@ -28,6 +29,7 @@ def tone_vector(
     *,
     prompts: Sequence[str],
     pairs: Sequence[TonePair] | None = None,
+    template: Template = "auto",
 ) -> SteeringVector:
     """Good minus bad tone: the shipped pairs of sentences, on which no value depends.
 
@@ -36,12 +38,13 @@ def tone_vector(
         layers: where.
         prompts: whose content tokens give the norms.
         pairs: None for those shipped.
+        template: the format of prompts (`valueflow.models.chat.format_prompts`).
     """
     rows = []
     for i, pair in enumerate(load_tone_pairs() if pairs is None else pairs):
         for text, pole in ((pair.positive, POLE), (pair.negative, -POLE)):
             rows.append(Contrast(f"tone/{i}/{pole:+.0f}", f"tone/{i}", pair.question, text, pole))
-    return _contrast_vector(loaded, "nuisance/tone", rows, layers, prompts)
+    return _contrast_vector(loaded, "nuisance/tone", rows, layers, prompts, template)
 
 
 def length_vector(
@@ -53,6 +56,7 @@ def length_vector(
     values: Sequence[str],
     split: str = "steer",
     per_cell: int = 2,
+    template: Template = "auto",
 ) -> SteeringVector:
     """Long minus short answers of the same value on the same rung of its ladders.
 
@@ -64,6 +68,7 @@ def length_vector(
         values: taken together, each as much as the others.
         split: the part of the database to learn from.
         per_cell: texts of each length per value and rung.
+        template: as in `tone_vector`.
 
     Raises:
         InvalidInput: no value and rung has answers of both lengths.
@@ -79,7 +84,7 @@ def length_vector(
                 rows += [_row(row, cell, -POLE) for row in short.itertuples()]
     if not rows:
         raise InvalidInput(f"the split {split!r} has no value and rung with long and short answers")
-    return _contrast_vector(loaded, "nuisance/length", rows, layers, prompts)
+    return _contrast_vector(loaded, "nuisance/length", rows, layers, prompts, template)
 
 
 def pooled_vector(vectors: Sequence[SteeringVector]) -> SteeringVector:
@@ -102,10 +107,18 @@ def nuisances(
     vectors: Mapping[str, SteeringVector],
     *,
     prompts: Sequence[str],
+    template: Template = "auto",
 ) -> dict[str, list[SteeringVector]]:
     """What `controlled` takes as `positivity` and `length`, at the vectors' layers.
 
     Positivity is tone and, with two or more vectors, what the vectors share.
+
+    Args:
+        loaded: the model.
+        vidb: graded answers.
+        vectors: by value id.
+        prompts: whose content tokens give the norms.
+        template: the format of prompts that the vectors were derived with.
 
     Raises:
         InvalidInput: no vectors, or vectors of different layers.
@@ -114,10 +127,12 @@ def nuisances(
         raise InvalidInput("expected vectors at the same layers; derive them with the same --layer")
     own = list(vectors.values())
     layers = own[0].layers
-    warm = [tone_vector(loaded, layers, prompts=prompts)]
+    warm = [tone_vector(loaded, layers, prompts=prompts, template=template)]
     if len(own) > 1:
         warm.append(pooled_vector(own))
-    long = length_vector(loaded, vidb, layers, prompts=prompts, values=list(vectors))
+    long = length_vector(
+        loaded, vidb, layers, prompts=prompts, values=list(vectors), template=template
+    )
     return {"positivity": warm, "length": [long]}
 
 
@@ -170,8 +185,9 @@ def _contrast_vector(
     rows: Sequence[Contrast],
     layers: Sequence[int],
     prompts: Sequence[str],
+    template: Template,
 ) -> SteeringVector:
-    read = answer_activations(loaded, rows, layers)
+    read = answer_activations(loaded, rows, layers, template=template)
     poles, groups = labels(rows)
     directions = {layer: mean_difference(read.by_layer[layer], poles, groups) for layer in layers}
     provenance = {
@@ -179,5 +195,7 @@ def _contrast_vector(
         "model": {"name": loaded.name, **asdict(loaded.fingerprint)},
         "texts": len(rows),
         "norms": "prompts",
+        "template": template,
     }
-    return SteeringVector(name, directions, typical_norms(loaded, prompts, layers), provenance)
+    norms = typical_norms(loaded, prompts, layers, template=template)
+    return SteeringVector(name, directions, norms, provenance)

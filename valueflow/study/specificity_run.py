@@ -26,8 +26,6 @@ from valueflow.study.effects import (
     slug,
     steered_texts,
 )
-from valueflow.study.kept import read_sweep
-from valueflow.study.release import PLACEBOS, SWEEPS
 from valueflow.study.release_plan import random_placebo
 from valueflow.study.specificity import (
     EffectMatrix,
@@ -35,6 +33,7 @@ from valueflow.study.specificity import (
     specificity_summary,
     standardised,
 )
+from valueflow.study.specificity_cards import card_texts, common_decoding, placebo_texts
 from valueflow.study.tone import Tone
 
 
@@ -114,18 +113,20 @@ def specificity_study(
         prompts: asked of all.
         folder: where texts and scores are kept; a second run, or another control, goes on there.
         control: name of the variant; part of the files' names.
-        n_placebos: random directions, at the median ends; 0 for none.
+        n_placebos: random directions, at the median ends; 0 for none, else two or more.
         decoding: None for `Decoding()`.
         tone: the measure of tone; None to leave it out.
         seed: of the random directions.
         stage: progress.
 
     Raises:
-        InvalidInput: no vectors, or as `steered_texts`.
+        InvalidInput: no vectors, a single placebo, or as `steered_texts`.
         StaleArtifact: the folder is of another run.
     """
     if not vectors:
         raise InvalidInput("a study of specificity needs vectors, got none")
+    if n_placebos == 1:
+        raise InvalidInput("n_placebos: expected 0 or at least 2, as a spread needs; got 1")
     folder = Path(folder)
     given: dict[str, Any] = {"prompts": prompts, "decoding": decoding, "stage": stage}
     named = {f"{control}/{value}": vector for value, vector in vectors.items()}
@@ -156,27 +157,27 @@ def study_of_release(
 ) -> SpecificityStudy:
     """The same from the texts that `build_release` kept: nothing is generated.
 
-    Effects are between the outermost coefficients swept within each card's usable range; random
-    placebos at those nearest to the median of the ranges.
+    Effects are between the outermost coefficients swept within each card's usable range, those of
+    random placebos between the outermost swept within the median of the ranges. A vector's dose may
+    thus differ from the placebos': in standardised effects that is a common factor per row, which
+    leaves the order within a row alone.
 
     Raises:
         ArtifactError: the work folder lacks a card's sweep.
-        InvalidInput: a card whose usable range holds no coefficients on both sides of 0.
+        StaleArtifact: its texts are of another model, vector or decoding than a card; names it.
+        InvalidInput: no cards, cards of different decoding, or one whose usable range holds no
+            coefficients on both sides of 0.
     """
-    work = Path(work)
-    grids, ranges = {}, []
-    for card in cards:
-        _, grid = read_sweep(work / SWEEPS / f"{card.value.replace('/', '-')}.jsonl.gz")
-        grids[card.value] = at_ends(grid, card.curve.usable_range_)
-        ranges.append(card.curve.usable_range_)
+    common_decoding(cards)
+    grids = {
+        card.value: at_ends(card_texts(card, work), card.curve.usable_range_) for card in cards
+    }
+    middle = median_ends([card.curve.usable_range_ for card in cards])
     base = next(iter(grids.values())).at([1])
-    placebos = {}
-    for path in sorted((work / PLACEBOS).glob("*.jsonl.gz")):
-        _, grid = read_sweep(path)
-        if grid.prompts == base.prompts:
-            placebos[f"random/{path.name.split('.')[0]}"] = at_ends(
-                base.joined(grid), median_ends(ranges)
-            )
+    placebos = {
+        f"random/{name}": at_ends(base.joined(grid), middle)
+        for name, grid in placebo_texts(cards, work, base.prompts).items()
+    }
     return study_of_texts(
         grids, placebos, evaluators, folder=Path(folder), control="plain", tone=tone, stage=stage
     )
