@@ -11,6 +11,7 @@ from valueflow.errors import InvalidInput
 from valueflow.models import decoder_blocks, load
 from valueflow.steering.activations import answer_activations, typical_norms
 from valueflow.steering.contrasts import Contrast
+from valueflow.typing import Item
 
 LAYERS = [0, 2]
 CHAT_HEAD = "<s><|user|>\n{}<|end|>\n<|assistant|>\n"
@@ -99,6 +100,15 @@ def test_the_tool_that_runs_the_model_does_not_matter(chat, tool):
             found.by_layer[layer], expected.by_layer[layer], atol=1e-4, rtol=0
         )
         assert found.norms[layer] == pytest.approx(expected.norms[layer], abs=1e-4)
+
+
+def test_items_are_read_as_contrasts_of_the_same_words(chat):
+    items = [Item(answer, question) for question, answer in ANSWERS]
+    found = answer_activations(chat, items, LAYERS)
+    expected = answer_activations(chat, CONTRASTS, LAYERS)
+    assert all(torch.equal(found.by_layer[k], expected.by_layer[k]) for k in LAYERS)
+    with pytest.raises(InvalidInput, match="give the question as context"):
+        answer_activations(chat, [*items, Item("By itself.")], LAYERS)
 
 
 def test_rows_keep_the_order_of_the_texts(chat):

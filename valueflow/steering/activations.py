@@ -28,6 +28,7 @@ from valueflow.models.chat import (
 from valueflow.models.layers import decoder_blocks
 from valueflow.models.loading import LoadedModel
 from valueflow.steering.contrasts import Contrast
+from valueflow.typing import Item
 
 Progress = Callable[[int, int], None]
 """Called with the number of texts done and of all."""
@@ -71,7 +72,7 @@ class Activations:
 
 def answer_activations(
     loaded: LoadedModel,
-    contrasts: Sequence[Contrast],
+    texts: Sequence[Contrast | Item],
     layers: Sequence[int],
     *,
     batch_size: int = 16,
@@ -89,7 +90,7 @@ def answer_activations(
 
     Args:
         loaded: the model and its tokenizer.
-        contrasts: the questions and answers.
+        texts: answers with what they answer: an item's context, a contrast's question.
         layers: layers to read, 0 = output of block 0.
         batch_size: texts per forward pass.
         template: the format of the conversation (`valueflow.models.chat.format_prompts`).
@@ -98,14 +99,23 @@ def answer_activations(
         progress: called after every batch.
 
     Raises:
-        InvalidInput: no contrasts, a layer the model lacks, an empty answer, or one without any
-            token that counts.
+        InvalidInput: no texts, an item without context, a layer the model lacks, an empty answer,
+            or one without any token that counts.
     """
-    questions = [contrast.question for contrast in contrasts]
-    answers = [contrast.text for contrast in contrasts]
+    questions = [_question(text) for text in texts]
+    answers = [text.text for text in texts]
     answered = format_answered(loaded.tokenizer, questions, answers, template=template)
     reader = _Reader(loaded, layers, batch_size, padding_side, backend)
     return reader.read(answered, progress)
+
+
+def _question(text: Contrast | Item) -> str:
+    question = text.question if isinstance(text, Contrast) else text.context
+    if question is None:
+        raise InvalidInput(
+            f"expected an answer with what it answers, got {text!r}; give the question as context"
+        )
+    return question
 
 
 def typical_norms(
