@@ -112,7 +112,7 @@ def run(
                 shared,
             )
     for study in studies:
-        write_study(study, out, title=f"{model}: {study.control} vectors", seed=seed)
+        write_study(study, out, title=f"{model}: {CONTROLS[study.control]}", seed=seed)
         _show(study, seed)
     typer.echo(f"tables and pictures: {out}")
 

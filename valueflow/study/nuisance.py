@@ -17,7 +17,15 @@ from valueflow.steering.vector import SteeringVector
 from valueflow.study.specificity import siblings_of
 from valueflow.study.tone import TonePair, load_tone_pairs
 
-CONTROLS = ("plain", "siblings", "positivity", "length", "all")
+CONTROLS = {
+    "plain": "vectors as they are",
+    "siblings": "vectors without their siblings",
+    "positivity": "vectors without tone and what they share",
+    "length": "vectors without length",
+    "all": "vectors without siblings, tone, what they share and length",
+}
+"""What `controlled` can take out of vectors, and what is left in words."""
+
 LONG, SHORT = "answer", "brief"
 POLE = 5.0
 """Intensity that stands for "has it" (minus it for "has not") where nothing is graded."""
