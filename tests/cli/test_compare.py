@@ -6,8 +6,6 @@ import pytest
 
 from valueflow.study.compare_store import load_measurement
 
-pytestmark = pytest.mark.slow
-
 
 def letters(text):
     """A made-up intensity of a model's babble: which half of the alphabet it prefers."""
@@ -31,7 +29,6 @@ def command(run, scripted, model_folder, folder):
     return compare
 
 
-@pytest.mark.slow
 def test_a_value_is_compared_kept_and_not_measured_again(command, folder):
     done = command("--value", "power")
     assert done.code == 0, done.err
@@ -58,13 +55,9 @@ def test_a_value_is_compared_kept_and_not_measured_again(command, folder):
     assert again.out == done.out
     other = command("--value", "power", "--seed", 1)
     assert other.code == 2 and "another setting of 'seed'" in other.err.splitlines()[-1]
-
-
-def test_results_without_a_card_are_not_those_with_it(command, folder):
-    card = folder / "out" / "cards" / "svt-power"
-    assert card.is_dir()
-    done = command("--card", card)
-    assert done.code == 2 and "another setting of 'card'" in done.err.splitlines()[-1]
+    with_card = command("--card", folder / "out" / "cards" / "svt-power")
+    assert with_card.code == 2
+    assert "another setting of 'card'" in with_card.err.splitlines()[-1]
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_loaded(run, tmp_path):

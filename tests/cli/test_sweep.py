@@ -13,8 +13,6 @@ from valueflow.errors import InvalidInput
 from valueflow.steering.store import load_vector
 from valueflow.steering.vector import SteeringVector
 
-pytestmark = pytest.mark.slow
-
 
 def letters(text):
     own = [character for character in text.lower() if character.isalpha()]

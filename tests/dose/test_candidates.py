@@ -15,8 +15,6 @@ from valueflow.errors import InvalidInput
 from valueflow.steering.directions import middle_layers
 from valueflow.steering.vector import SteeringVector, intervention
 
-pytestmark = pytest.mark.slow
-
 
 def vector(angles, norms=None):
     """Directions in a plane, by layer."""

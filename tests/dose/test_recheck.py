@@ -13,8 +13,6 @@ from valueflow.dose.recheck import recheck, share_inside, spread_targets, used_p
 from valueflow.dose.steerer import Card
 from valueflow.errors import InvalidInput, StaleArtifact
 
-pytestmark = pytest.mark.slow
-
 NEW = ASKED[48:56]
 
 

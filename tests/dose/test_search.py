@@ -12,8 +12,6 @@ from valueflow.dose.search import plan, planned_rows, search
 from valueflow.dose.sweep import sweep
 from valueflow.errors import InvalidInput
 
-pytestmark = pytest.mark.slow
-
 LIMITS = Limits(2.0, degenerate=1.0)
 TRIED = candidates([(1,), (2,), (GOOD,)], scopes=("all", "last"))
 

@@ -15,8 +15,6 @@ from valueflow.study.instructions import FORMS, Form
 from valueflow.study.ways import Setting
 from valueflow.vidb import load_starter
 
-pytestmark = pytest.mark.slow
-
 STRONG = {
     "person:system": 0.6,
     "person:user": 1.1,

@@ -23,8 +23,6 @@ from valueflow.study.compare_run import (
 from valueflow.study.compare_store import folder_of, save_measurement
 from valueflow.vidb import load_starter
 
-pytestmark = pytest.mark.slow
-
 VALUES = ("svt/power", "svt/face", "svt/tradition")
 HOW = Comparison(
     prompts=VERIFIED_ON[:6], calibration_prompts=(), targets=(-2.0, 0.0, 2.0), n_random=1

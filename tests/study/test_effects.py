@@ -17,8 +17,6 @@ from valueflow.study.specificity import own_effects
 from valueflow.study.tone import Tone, TonePair
 from valueflow.typing import Item
 
-pytestmark = pytest.mark.slow
-
 VALUES = ("svt/power", "svt/hedonism", "svt/security")
 TRUTH = np.array([[6.0, 0.0, -3.0], [1.0, 4.0, 1.0], [5.0, 5.0, 5.0]])
 PROMPTS = tuple(ASKED[:16])

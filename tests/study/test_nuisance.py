@@ -21,8 +21,6 @@ from valueflow.study.nuisance import (
 from valueflow.study.tone import load_tone_pairs
 from valueflow.vidb import load_starter
 
-pytestmark = pytest.mark.slow
-
 PROMPTS = ["Who decides?", "What next?"]
 WIDTH = 24
 

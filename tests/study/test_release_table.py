@@ -81,7 +81,6 @@ def test_small_coefficients_have_a_digit_more():
     assert wide["coefficients"] == "-0.40 to +0.40"
 
 
-@pytest.mark.slow  # every card is read
 def test_the_shipped_page_is_that_of_the_shipped_cards():
     cards = {}
     for path in sorted(SHIPPED.glob("*/*/card/calibration.json")):

@@ -8,8 +8,6 @@ from valueflow.dose.curve import DoseCurve
 from valueflow.errors import InvalidInput
 from valueflow.study.ways import Doses, Levels, Setting, plan
 
-pytestmark = pytest.mark.slow
-
 NOISE = np.array([-0.2, 0.0, 0.2])
 C = np.linspace(-0.4, 0.4, 9)
 
