@@ -46,7 +46,7 @@ models: $(STAMP)  ## Fetch the models of the demo and the tests (0.6 GB) into th
 demo: models  ## Run the whole loop on a small model
 	@$(BIN)/valueflow demo
 
-families: $(STAMP)  ## Steer a model of each family that has weights here (1.5 GB to fetch); docs/families.md
+families: $(STAMP)  ## Steer a model of each family that has weights here (1.9 GB to fetch); docs/families.md
 	@TQDM_DISABLE=1 $(BIN)/valueflow models fetch $(MODELS) gemma-3-270m qwen2.5-coder-1.5b-instruct
 	$(BIN)/python examples/families/family.py smollm2-135m-instruct --json out/families/1-smollm2.json
 	$(BIN)/python examples/families/gemma.py --json out/families/2-gemma.json

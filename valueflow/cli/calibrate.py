@@ -31,7 +31,10 @@ EXAMPLE = "valueflow calibrate smollm2-135m-instruct out/power --out out/card"
 
 def run(
     model: Model,
-    vector_dir: Annotated[Path, typer.Argument(help="A folder that `derive` wrote.")],
+    vector_dir: Annotated[
+        Path,
+        typer.Argument(help="A folder of a vector: by derive, vectors import, or sweep --search."),
+    ],
     out: OutFolder,
     prompts: Annotated[
         Path | None, typer.Option(help="A file with one prompt a line; else those shipped.")

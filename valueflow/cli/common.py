@@ -35,8 +35,8 @@ JudgeOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="Of a language model as judge, say method=list, dtype=bfloat16, budget_tokens=100000; "
-        "repeat for more.",
+        help="Of a language model as judge, say method=list or dtype=bfloat16 (local), "
+        "budget_tokens=100000 (openai); repeat for more.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that chance decides.")]

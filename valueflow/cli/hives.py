@@ -110,9 +110,11 @@ def evaluate(
     write_json(json_file, {**about, "encoders": encoders_told})
 
 
-@app.command(epilog="Example: valueflow hives train --config hives.yaml --out my-space")
+@app.command(epilog="Example: valueflow hives train --config hives --out my-space")
 def train(
-    config: Annotated[str, typer.Option(help="The recipe `hives`, or a YAML file like it.")],
+    config: Annotated[
+        str, typer.Option(help="A recipe, hives or hives-small, or a YAML file like them.")
+    ],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the trained space.")],
     corpus: Annotated[
         list[str] | None,

@@ -52,7 +52,7 @@ def run(
     ] = None,
     prompts: Annotated[
         int | None,
-        typer.Option(min=2, help=f"How many, at most 24; else {PROMPTS}. Not with --search."),
+        typer.Option(min=2, max=24, help=f"How many; else {PROMPTS}. Not with --search."),
     ] = None,
     placebos: Annotated[
         int | None,
@@ -71,8 +71,8 @@ def run(
 ) -> None:
     """Measure a value's vector layer by layer and draw the heat map, or search where to steer.
 
-    A search takes all 24 search prompts and its own coefficients, and saves the chosen vector for
-    `calibrate`.
+    A search takes all 24 search prompts and its own coefficients, and saves the chosen vector
+    in OUT/vector, for `calibrate`.
     """
     if search:
         _no_sweep(coefficients=coefficients, prompts=prompts, placebos=placebos)

@@ -16,14 +16,16 @@ HEAD = """# Released steering vectors
 Per model and value a steering vector with its calibration: `valueflow steer MODEL --set
 VALUE=INTENSITY --prompt TEXT` uses it at once, `valueflow release check MODEL --value VALUE`
 measures it again. `vector/` holds the directions (safetensors) and what they were made from,
-`card/` the dose curve and how it was measured (JSON).
+`card/` the dose curve and how it was measured (JSON). A checkout finds them here; an installed
+package looks in the folder that the variable VALUEFLOW_VECTORS names.
 
 - intensities: what can be reached with damage up to the limit, on the scale from -10 to 10;
   beyond 10 lies what ranks above the strongest graded texts, and is extrapolated
 - slope: intensity points per 0.1 of coefficient, over the usable range
 - error: mean |target - achieved| over the reachable targets, on prompts not calibrated on
 - damage: rise of the loss per token under the unsteered model at the two ends, nats
-- change: by the vector, over the usable range
+- change: by the vector, over the usable range: on the straight line through the measured points, so
+  that it differs from the width of `intensities`, which are read off the dose curve
 - random: the mean size of that change by random directions
 - shuffled: that change by each label-shuffled vector, and its cosine with the value's own: made of
   the same texts and brought to the same length, it holds some of the value's direction by chance
