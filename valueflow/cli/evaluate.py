@@ -107,7 +107,7 @@ def run(
     write_text(out, render_table(rows, out))
     if rankings is not None:
         save_rankings(evaluator.saved(ranked), rankings)
-    result = {"value": value_id, "judge": ranked.judge, "mode": mode}
+    result: dict[str, Any] = {"value": value_id, "judge": ranked.judge, "mode": mode}
     result |= {"windows": evaluator.n_windows, "size": evaluator.window_size}
     result |= {"sampling": evaluator.sampling, "seed": evaluator.seed}
     result |= {"unranked_windows": ranked.unranked}

@@ -5,7 +5,7 @@ points were made: it takes a matrix of measured intensities and says which coeff
 wanted intensity, how surely, and where nothing it could say would be true.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,7 +289,8 @@ class DoseCurve:
         means = self.means_[inside]
         if len(means) < 3 or np.ptp(means) == 0:
             return float("nan")
-        return float(spearmanr(self.coefficients_[inside], means)[0])
+        # What scipy says of its own results is less than what they are.
+        return float(cast(Any, spearmanr(self.coefficients_[inside], means))[0])
 
     def _inside(self, coefficient: Numbers) -> tuple[NDArray[np.bool_], Array]:
         c = np.asarray(coefficient, dtype=float)
@@ -298,5 +299,6 @@ class DoseCurve:
 
 
 def _is_int(value: object, least: int) -> bool:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return whole and bool(value >= least)
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return bool(value >= least)

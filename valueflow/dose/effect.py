@@ -66,8 +66,8 @@ def resampled_changes(
         c = np.array(arm.coefficients)
         broken = np.array([[is_degenerate(text) for text in row] for row in arm.texts])
         for row, own in enumerate(draws):
-            tables = (table[:, own] for table in (arm.intensities, arm.damage, broken))
-            changes[row, column] = _effect(c, *tables, limits).change
+            intensities, damage = arm.intensities[:, own], arm.damage[:, own]
+            changes[row, column] = _effect(c, intensities, damage, broken[:, own], limits).change
     return changes
 
 

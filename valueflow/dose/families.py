@@ -8,6 +8,7 @@ one by the caller.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -110,7 +111,8 @@ def fit_logistic(
     best = least_squares(
         lambda p: root[0] * (_logistic(p, u) - v[0]),
         roughly[:, loss.argmin()],
-        jac=lambda p: root[0][:, None] * _logistic_gradient(p, u),
+        # Scipy has no types, so that its default, a string, is taken for all that may be given.
+        jac=cast(Any, lambda p: root[0][:, None] * _logistic_gradient(p, u)),
         bounds=_BOUNDS,
     ).x[:, None]
     others, _ = _descend(np.repeat(best, len(v) - 1, axis=1), u, v[1:], root[1:])

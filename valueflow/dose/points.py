@@ -34,7 +34,7 @@ class Points:
     @property
     def measured(self) -> NDArray[np.bool_]:
         """Which coefficients have any intensity."""
-        return ~np.isnan(self.intensities).all(axis=1)
+        return np.asarray(~np.isnan(self.intensities).all(axis=1))
 
     @property
     def complete(self) -> Float[np.ndarray, "measured answered"]:

@@ -82,9 +82,9 @@ def judged(
     else:
         kept = {_choice(list(arms), changes, redrawn, order, len(prompts))}
     given = list(arms.items())
+    ranks: list[int] = order.tolist()
     tried = tuple(
-        Tried(*given[i], effects[i], float(stderrs[i]), float(best[i]), i in kept)
-        for i in order.tolist()
+        Tried(*given[i], effects[i], float(stderrs[i]), float(best[i]), i in kept) for i in ranks
     )
     return Rung(tuple(prompts), tried, redrawn[:, order])
 

@@ -158,8 +158,9 @@ def _turned(
     """Per pair whether its order turned in the second showing, and in the third."""
     turned = []
     for n, pair in enumerate(pairs):
-        own = verdicts[3 * n : 3 * n + 3]
-        if any(isinstance(v, Unranked) for v in own):
+        told = verdicts[3 * n : 3 * n + 3]
+        own = [v for v in told if not isinstance(v, Unranked)]
+        if len(own) < len(told):
             continue
         ahead = [
             v.index(w.index(pair[0])) < v.index(w.index(pair[1]))

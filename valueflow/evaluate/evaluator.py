@@ -75,8 +75,8 @@ class AnchorEvaluator:
         self.panel = panel
         self.n_windows = n_windows
         self.window_size = window_size
-        self.sampling = sampling
-        self.mode = mode
+        self.sampling: Sampling = sampling
+        self.mode: Mode = mode
         self.seed = seed
 
     def rank(self, items: Sequence[Item], *, repeat: int = 0) -> RankedTexts:
@@ -205,8 +205,15 @@ class AnchorEvaluator:
         Raises NotFitted as `score`.
         """
         self.check_fitted()
-        settings = {name: getattr(self, name) for name in SETTINGS} | {"seed": seed}
-        other = AnchorEvaluator(self.judge, panel, **settings)
+        other = AnchorEvaluator(
+            self.judge,
+            panel,
+            n_windows=self.n_windows,
+            window_size=self.window_size,
+            sampling=self.sampling,
+            mode=self.mode,
+            seed=seed,
+        )
         if self.mode == "calibrated":
             other.sharpness_, other.scale_ = self.sharpness_, self.scale_
         return other

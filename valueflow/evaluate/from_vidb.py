@@ -1,7 +1,7 @@
 """Evaluators whose anchors and graded texts are the database's."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from valueflow.errors import InvalidInput
 from valueflow.evaluate.evaluator import SETTINGS, AnchorEvaluator, Mode
@@ -78,7 +78,9 @@ def evaluator_of_saved(
             texts.
         StaleArtifact: the database has other anchors or graded texts now.
     """
-    settings = dict(saved.settings) | ({} if mode is None else {"mode": mode})
+    settings: dict[str, Any] = dict(saved.settings)
+    if mode is not None:
+        settings["mode"] = mode
     if set(settings) != set(SETTINGS):
         raise InvalidInput(f"expected the settings {SETTINGS}, the rankings have {set(settings)}")
     if settings["mode"] == "calibrated" and saved.graded is None:

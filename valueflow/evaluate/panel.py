@@ -156,7 +156,7 @@ def panel_from_vidb(
     """
     frame = vidb.of(value, *splits).frame
     if registers is not None:
-        frame = frame[frame["register"].isin(registers)]
+        frame = frame.loc[frame["register"].isin(registers)]
     if frame.empty:
         raise InvalidInput(f"the database has no texts of {value} in splits {splits}")
     items = tuple(Item(t, c) for t, c in zip(frame["text"], frame["context"], strict=True))

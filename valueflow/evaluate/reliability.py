@@ -182,8 +182,13 @@ def _swap(
     second: Judge, evaluator: AnchorEvaluator, graded: Panel, first: HeldOut, seed: int
 ) -> Swap:
     """The same windows for the second judge, anchors and orders alike."""
-    settings = {"n_windows": evaluator.n_windows, "window_size": evaluator.window_size}
-    other = AnchorEvaluator(second, evaluator.panel, seed=evaluator.seed, **settings)
+    other = AnchorEvaluator(
+        second,
+        evaluator.panel,
+        n_windows=evaluator.n_windows,
+        window_size=evaluator.window_size,
+        seed=evaluator.seed,
+    )
     problem, _ = _calibrate(other, graded)
     if problem is not None:
         return Swap(second.name, problem, NOTHING, NOTHING)

@@ -88,7 +88,7 @@ def _above_middle(
 ) -> Float[np.ndarray, "pairs 2"]:
     """How far the supporting and the opposing item of each pair are above the value's middle."""
     frame, value = vidb.frame, pairs[0].value
-    rows = frame[(frame["value"] == value) & (frame["rung"] == (N_RUNGS + 1) // 2)]
+    rows = frame.loc[(frame["value"] == value) & (frame["rung"] == (N_RUNGS + 1) // 2)]
     if not len(rows):
         raise InvalidInput(f"{value}: the database has no middle rungs to compare with")
     known = rows_as_read(rows)

@@ -1,13 +1,13 @@
 """The last step of a value encoder: where a sentence embedding stands on the axis of each value."""
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from valueflow.hives.projection import SpaceModule
+from valueflow.hives.projection import Features, SpaceModule
 from valueflow.registry import unknown_name
 
 SCORE_SCALE = 10.0
@@ -24,7 +24,7 @@ class ValueAxes(SpaceModule):
         width: of the embeddings.
     """
 
-    config_keys: ClassVar[list[str]] = ["values", "width"]
+    config_keys: list[str] = ["values", "width"]
     config_file_name = "config.json"
 
     def __init__(self, values: Sequence[str], width: int) -> None:
@@ -33,7 +33,9 @@ class ValueAxes(SpaceModule):
         self.width = width
         self.axes = torch.nn.Parameter(torch.zeros(len(self.values), width))
 
-    def forward(self, features: MutableMapping[str, Any], **_: Any) -> MutableMapping[str, Any]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # see Features
+        self, features: Features, **_: Any
+    ) -> Features:
         """Adds scores of shape (texts, values), fp32."""
         embeddings = features["sentence_embedding"]
         with torch.autocast(embeddings.device.type, enabled=False):

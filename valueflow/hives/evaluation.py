@@ -282,7 +282,7 @@ def _touch(
     draws = [np.arange(len(texts)), *rng.integers(len(texts), size=(n_resamples, len(texts)))]
     found = {}
     for value, own in rows.groupby("value"):
-        frame = vidb.frame[(vidb.frame["value"] == value) & (vidb.frame["rung"] == _MIDDLE)]
+        frame = vidb.frame.loc[(vidb.frame["value"] == value) & (vidb.frame["rung"] == _MIDDLE)]
         if len(frame):
             known = get_value(str(value))
             middle = np.median(encoder.score(known, rows_as_read(frame)))

@@ -6,7 +6,7 @@ are computed once and remembered, so dozens of passes over the texts take minute
 """
 
 from collections.abc import MutableMapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,9 @@ from sentence_transformers.base.modules import InputModule, Module
 from torch import Tensor, nn
 
 from valueflow.errors import InvalidInput
+
+Features = MutableMapping[str, Any]
+"""What modules hand on: sentence-transformers says a dict, but gives a BatchEncoding, no dict."""
 
 
 class SpaceModule(Module):
@@ -25,7 +28,10 @@ class SpaceModule(Module):
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> Any:
+    # sentence-transformers gives the options by name only, though it would let them go by place.
+    def load(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, model_name_or_path: str, subfolder: str = "", **options: Any
+    ) -> Any:
         """Read what `save` wrote."""
         return load_module(cls, model_name_or_path, subfolder, options)
 
@@ -40,7 +46,7 @@ class Projection(SpaceModule):
         dropout: share of inputs left out in training.
     """
 
-    config_keys: ClassVar[list[str]] = ["in_width", "hidden", "width", "dropout"]
+    config_keys: list[str] = ["in_width", "hidden", "width", "dropout"]
     config_file_name = "config.json"
 
     def __init__(self, in_width: int, hidden: int, width: int, dropout: float = 0.0) -> None:
@@ -57,7 +63,9 @@ class Projection(SpaceModule):
         self.mean = embeddings.mean(dim=0)
         self.scale = embeddings.std(dim=0, correction=0).clamp_min(1e-4)
 
-    def forward(self, features: MutableMapping[str, Any], **_: Any) -> MutableMapping[str, Any]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # see Features
+        self, features: Features, **_: Any
+    ) -> Features:
         """Replaces `sentence_embedding`, (texts, in_width), by (texts, width) at unit length."""
         unit = nn.functional.normalize(features["sentence_embedding"].float(), dim=1)
         space = self.net((unit - self.mean) / self.scale)
@@ -88,7 +96,10 @@ class Remembered(InputModule):
         self._table = torch.zeros(0, 0) if embeddings is None else embeddings
         self.max_seq_length = None
 
-    def preprocess(self, inputs: Sequence[str], **_: Any) -> dict[str, Any]:
+    # sentence-transformers means inputs of any kind, images among them; here are only texts.
+    def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, inputs: Sequence[str], **_: Any
+    ) -> dict[str, Any]:
         """Row numbers of the texts; raises InvalidInput for a text it does not know."""
         unknown = [text for text in inputs if text not in self._rows]
         if unknown:
@@ -96,7 +107,9 @@ class Remembered(InputModule):
         # The trainer finds the features of a column by this name.
         return {"input_ids": torch.tensor([[self._rows[text]] for text in inputs])}
 
-    def forward(self, features: MutableMapping[str, Any], **_: Any) -> MutableMapping[str, Any]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # see Features
+        self, features: Features, **_: Any
+    ) -> Features:
         """Adds `sentence_embedding`."""
         features["sentence_embedding"] = self._table[features["input_ids"][:, 0]]
         return features

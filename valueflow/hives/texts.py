@@ -104,7 +104,7 @@ def vidb_texts(vidb: Vidb, split: Split) -> TrainingTexts:
 
     Of the ladders that answer a question, a half by the hash of their ids is read with it.
     """
-    frame = vidb.frame[vidb.frame["split"] == split].sort_values(["ladder", "rung"])
+    frame = vidb.frame.loc[vidb.frame["split"] == split].sort_values(["ladder", "rung"])
     directions = np.sign(frame["rung"].to_numpy() - _MIDDLE)
     labels = labels_for(
         frame["value"].tolist(), directions.tolist(), frame["intensity"].astype(float).tolist()
@@ -171,7 +171,7 @@ def corpus_texts(
     Raises InvalidInput if nothing is left.
     """
     held_out = {plain(text) for text in without}
-    rows = rows[[plain(text) not in held_out for text in rows["text"]]]
+    rows = rows.loc[[plain(text) not in held_out for text in rows["text"]]]
     if rows.empty:
         raise InvalidInput("the corpus gave no row that may be learned; see its `left_out`")
     shuffled = rows.iloc[np.random.default_rng(seed).permutation(len(rows))]

@@ -7,7 +7,7 @@ it has not seen, beside placebos that were learned from shuffled labels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -261,9 +261,11 @@ def _log_odds(steer: _Part, estimate: Estimator) -> tuple[float, float]:
     centre, spread = float(x.mean()), max(float(x.std()), 1e-12)
     model = LogisticRegression(C=1.0, solver="newton-cholesky")
     model.fit((x[:, None] - centre) / spread, high)
+    # scikit-learn has no types, so that what one of its solvers gives is taken for all of them.
+    coefficients, intercepts = cast(np.ndarray, model.coef_), cast(np.ndarray, model.intercept_)
     # A probe that found nothing still keeps its order, at a hundredth of a logit.
-    slope = max(float(model.coef_[0, 0]), 0.01) / spread
-    return slope, float(model.intercept_[0]) - slope * centre
+    slope = max(float(coefficients[0, 0]), 0.01) / spread
+    return slope, float(intercepts[0]) - slope * centre
 
 
 def _rounded(direction: Float[Tensor, " hidden"]) -> Float[Tensor, " hidden"]:
