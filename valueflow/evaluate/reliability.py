@@ -187,6 +187,8 @@ def _swap(
         evaluator.panel,
         n_windows=evaluator.n_windows,
         window_size=evaluator.window_size,
+        sampling=evaluator.sampling,
+        mode=evaluator.mode,
         seed=evaluator.seed,
     )
     problem, _ = _calibrate(other, graded)
