@@ -12,7 +12,7 @@ from valueflow.dose.curve import DoseCurve
 from valueflow.dose.stale import check_evaluator, measured_by
 from valueflow.dose.steerer import Card, Steerer, load_card, save_card
 from valueflow.dose.sweep import Decoding
-from valueflow.errors import StaleArtifact
+from valueflow.errors import InvalidInput, StaleArtifact, UnknownName
 from valueflow.evaluate import AnchorEvaluator
 from valueflow.judges import ScriptedJudge
 from valueflow.models import load
@@ -129,6 +129,25 @@ def test_another_judge_panel_or_way_of_ranking_is_refused(swapped, field):
         check_evaluator("svt/power", card().provenance, other)
     with pytest.raises(StaleArtifact, match=f"another {field}"):
         Steerer(loaded(), [card()], evaluators={"svt/power": other})
+
+
+@pytest.mark.parametrize("name", ["power", "Power", "pvq/power"])
+def test_an_evaluator_counts_under_any_name_of_its_value(name):
+    Steerer(loaded(), [card()], evaluators={name: evaluator()})
+    with pytest.raises(StaleArtifact, match="another judge"):
+        Steerer(loaded(), [card()], evaluators={name: other_evaluator(judge=Renamed())})
+
+
+def test_an_evaluator_needs_a_card_of_its_value():
+    with pytest.raises(InvalidInput, match=r"\(svt/power\), got one of svt/hedonism; leave it out"):
+        Steerer(loaded(), [card()], evaluators={"hedonism": evaluator()})
+    with pytest.raises(InvalidInput, match=r"there is none"):
+        Steerer(loaded(), [], evaluators={"power": evaluator()})
+    with pytest.raises(UnknownName, match="power"):
+        Steerer(loaded(), [card()], evaluators={"powr": evaluator()})
+    two = {"power": evaluator(), "svt/power": evaluator()}
+    with pytest.raises(InvalidInput, match="svt/power as 'power' and as 'svt/power'"):
+        Steerer(loaded(), [card()], evaluators=two)
 
 
 class Renamed:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from valueflow.steering.store import check_fits, load_vector, save_vector
 from valueflow.steering.vector import SteeringVector
 from valueflow.theories import get_value
 
+T = TypeVar("T")
 Targets = Mapping[str, float | int]
 """Value -> intensity."""
 
@@ -62,14 +63,17 @@ class Steerer:
     Args:
         loaded: the model that the calibrations were made on.
         calibrations: one per value.
-        evaluators: whose intensities the targets are to be, by value; a calibration measured by
-            another judge or panel is refused. None trusts the cards.
+        evaluators: whose intensities the targets are to be, by any name of a value; a calibration
+            measured by another judge or panel is refused. None trusts the cards, and so are those
+            trusted whose value is not named.
 
     Raises:
         StaleArtifact: a calibration of another model, tokenizer, chat template, layer set, judge or
             panel; names the field. Also at `generate`, for decoding settings with another format of
             prompts.
-        InvalidInput: two calibrations of one value, or differing decoding settings.
+        InvalidInput: two calibrations of one value, an evaluator of a value without one, or
+            differing decoding settings.
+        UnknownName: an evaluator of what is no value.
     """
 
     def __init__(
@@ -86,11 +90,17 @@ class Steerer:
             check_fits(card.vector, loaded)
             check_model(card.value, card.provenance, loaded)
             check_vector(card.value, card.provenance, card.vector)
-            if evaluators is not None and card.value in evaluators:
-                check_evaluator(card.value, card.provenance, evaluators[card.value])
             if card.value in self.cards:
                 raise InvalidInput(f"two calibrations of {card.value}; give one")
             self.cards[card.value] = card
+        for value, evaluator in _by_id("evaluators", evaluators or {}).items():
+            if value not in self.cards:
+                raise InvalidInput(
+                    f"evaluators: expected values with a calibration "
+                    f"({', '.join(self.cards) or 'there is none'}), got one of {value}; leave it "
+                    "out, or give the calibration"
+                )
+            check_evaluator(value, self.cards[value].provenance, evaluator)
         if len({card.decoding for card in self.cards.values()}) > 1:
             raise InvalidInput("the calibrations were made with different decoding settings")
 
@@ -231,6 +241,19 @@ def _card(calibration: Calibration | Card) -> Card:
         return calibration
     c = calibration
     return Card(c.vector, c.curve, c.decoding, c.provenance)
+
+
+def _by_id(what: str, given: Mapping[str, T]) -> dict[str, T]:
+    """What is given by any names of values, by their ids; two names of one value are refused."""
+    names: dict[str, str] = {}
+    for name in given:
+        first = names.setdefault(get_value(name).id, name)
+        if first != name:
+            raise InvalidInput(
+                f"{what}: expected each value once, got {get_value(name).id} as {first!r} and as "
+                f"{name!r}; leave one of them out"
+            )
+    return {value: given[name] for value, name in names.items()}
 
 
 def _distinct(cells: Sequence[dict[str, float]]) -> list[dict[str, float]]:
