@@ -5,11 +5,12 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from planted_loop import evaluator
 from tiny import tiny_model, tiny_tokenizer
 
 from valueflow.dose.curve import DoseCurve
-from valueflow.dose.stale import check_evaluator, measured_by
+from valueflow.dose.stale import check_evaluator, check_model, measured_by
 from valueflow.dose.steerer import Card, Steerer, load_card, save_card
 from valueflow.dose.sweep import Decoding
 from valueflow.errors import InvalidInput, StaleArtifact, UnknownName
@@ -27,8 +28,6 @@ def loaded(seed=0, bos=True, chat=True):
 
 
 def vector(layers=(2,)):
-    import torch
-
     model = {"name": "tiny", **dataclasses.asdict(loaded().fingerprint)}
     row = torch.ones(loaded().hidden_size)
     row = row / row.norm()
@@ -82,6 +81,58 @@ def test_another_model_tokenizer_or_template_is_refused(swapped, field):
     others = {"model", "tokenizer", "chat_template"} - {field}
     # "tokenizer" may only be named where it is what differs.
     assert not [other for other in others - {"model"} if other in told], told
+
+
+def other_template(fresh):
+    fresh.tokenizer.chat_template = "{{ messages[0].content }}"
+
+
+def no_template(fresh):
+    fresh.tokenizer.chat_template = None
+
+
+def another_token(fresh):
+    fresh.tokenizer.add_tokens(["<new>"])
+
+
+def zeroed(fresh):
+    with torch.no_grad():
+        list(fresh.model.parameters())[3].zero_()
+
+
+CHANGES = [
+    (other_template, "chat_template"),
+    (no_template, "chat_template"),
+    (another_token, "tokenizer"),
+    (zeroed, "model"),
+]
+
+
+@pytest.mark.parametrize(("change", "field"), CHANGES)
+def test_what_is_changed_after_loading_is_noticed_at_once_and_later(change, field):
+    fresh = loaded.__wrapped__()
+    before = Steerer(fresh, [card()])
+    assert len(before.generate(["Who leads?"], {"power": 2})) == 1
+    change(fresh)
+    for targets in ({"power": 2}, {}):
+        with pytest.raises(StaleArtifact, match=f"now differs in {field}.*load the model again"):
+            before.generate(["Who leads?"], targets)
+    with pytest.raises(StaleArtifact, match=f"now differs in {field}"):
+        Steerer(fresh, [card()])
+    told = field.replace("_", " ")
+    with pytest.raises(StaleArtifact, match=f"another {told} .*changed after .* load the model ag"):
+        check_model("svt/power", card().provenance, fresh)
+
+
+def test_a_model_that_is_compiled_in_place_or_went_elsewhere_is_the_same():
+    fresh = loaded.__wrapped__()
+    steerer = Steerer(fresh, [card()])
+    fresh.model.compile(backend="eager")
+    fresh.model.to("cpu")
+    check_model("svt/power", card().provenance, fresh)
+    wrapped = dataclasses.replace(fresh, model=torch.compile(fresh.model, backend="eager"))
+    check_model("svt/power", card().provenance, wrapped)
+    assert len(steerer.generate(["Who leads?"], {"power": 2})) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -118,6 +119,58 @@ def test_a_vector_of_something_else_is_stale(vector, loaded, other, field):
     check_fits(2 * made - made.renormalised(), loaded)
     with pytest.raises(StaleArtifact, match=rf"'tiny', which differs from .* in {field};"):
         check_fits(made, loaded_with(**other))
+
+
+def zero_a_weight(loaded):
+    with torch.no_grad():
+        next(loaded.model.parameters()).zero_()
+
+
+def drop_the_template(loaded):
+    loaded.tokenizer.chat_template = None
+
+
+def add_a_token(loaded):
+    loaded.tokenizer.add_tokens(["<new>"])
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [(zero_a_weight, "model"), (drop_the_template, "chat_template"), (add_a_token, "tokenizer")],
+)
+def test_what_was_changed_after_loading_is_noticed(vector, change, field):
+    changed = loaded_with()
+    check_fits(single(vector), changed)
+    change(changed)
+    with pytest.raises(StaleArtifact, match=f"now differs in {field}: .* load the model again"):
+        check_fits(single(vector), changed)
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "Some-Owner/Tiny-Llama"])
+def test_the_same_model_in_another_dtype_says_so(loaded, name):
+    provenance = {"model": {"name": "tiny-llama", **asdict(loaded.fingerprint)}}
+    made = SteeringVector("svt/power", {2: unit(0)}, {2: 1.0}, provenance)
+    half = load((tiny_model("llama", n_layers=4).bfloat16(), tiny_tokenizer(chat=True, bos=True)))
+    half = replace(half, name=name)
+    with pytest.raises(StaleArtifact, match=r"in weights or dtype .torch.bfloat16 here.; load"):
+        check_fits(made, half)
+    other = replace(half, name="another")
+    with pytest.raises(StaleArtifact, match="differs from 'another' in model;"):
+        check_fits(made, other)
+
+
+def test_a_packaged_model_in_another_dtype_says_which_is_usual(loaded):
+    name = "smollm2-135m-instruct"
+    provenance = {"model": {"name": name, **asdict(loaded.fingerprint)}}
+    made = SteeringVector("svt/power", {2: unit(0)}, {2: 1.0}, provenance)
+    half = load((tiny_model("llama", n_layers=4).bfloat16(), tiny_tokenizer(chat=True, bos=True)))
+    with pytest.raises(StaleArtifact, match=r"torch.bfloat16 here.*usually float32 for it"):
+        check_fits(made, replace(half, name=name))
+
+
+def test_many_vectors_can_be_checked_against_one_fingerprint(vector, loaded):
+    with pytest.raises(StaleArtifact, match="in model"):
+        check_fits(single(vector), loaded, here=loaded_with(1).fingerprint)
 
 
 def test_size_and_origin_are_checked(vector, loaded):

@@ -10,8 +10,8 @@ from typing import Any
 
 from valueflow.errors import StaleArtifact
 from valueflow.evaluate.evaluator import SETTINGS, AnchorEvaluator
-from valueflow.models.loading import LoadedModel
-from valueflow.steering.store import vector_hash
+from valueflow.models.loading import LoadedModel, ModelFingerprint, fingerprint
+from valueflow.steering.store import changed_since_load, vector_hash
 from valueflow.steering.vector import SteeringVector
 
 COMPARED = tuple(name for name in SETTINGS if name != "seed")
@@ -29,14 +29,30 @@ def measured_by(evaluator: AnchorEvaluator) -> dict[str, Any]:
     }
 
 
-def check_model(value: str, provenance: Mapping[str, Any], loaded: LoadedModel) -> None:
-    """Refuse another model, tokenizer or chat template.
+def check_model(
+    value: str,
+    provenance: Mapping[str, Any],
+    loaded: LoadedModel,
+    *,
+    here: ModelFingerprint | None = None,
+) -> None:
+    """Refuse another model, tokenizer or chat template than those at hand, as they are now.
+
+    Args:
+        value: what is calibrated, for messages.
+        provenance: of the calibration.
+        loaded: the model; what was changed since `load`, in place, counts as well.
+        here: its fingerprint as it is now, where many cards are checked; None takes it.
 
     Raises:
         StaleArtifact: names the field, what the calibration is of, and what is here.
     """
-    for field, here in asdict(loaded.fingerprint).items():
-        _compare(value, field, provenance["model"].get(field), here, "calibrate on this model")
+    made_for = provenance["model"]
+    for field, found in asdict(here or fingerprint(loaded.model, loaded.tokenizer)).items():
+        mend = "calibrate on this model"
+        if changed_since_load(loaded, made_for, field):
+            mend = "it was changed after the model was loaded: undo that, or load the model again"
+        _compare(value, field, made_for.get(field), found, mend)
 
 
 def check_vector(value: str, provenance: Mapping[str, Any], vector: SteeringVector) -> None:

@@ -17,7 +17,7 @@ from valueflow.errors import InvalidInput, StaleArtifact
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.hives.profile import ValueProfile
 from valueflow.models.chat import format_used
-from valueflow.models.loading import LoadedModel
+from valueflow.models.loading import LoadedModel, fingerprint
 from valueflow.registry import unknown_name
 from valueflow.steering.store import check_fits, load_vector, save_vector
 from valueflow.steering.vector import SteeringVector
@@ -69,8 +69,8 @@ class Steerer:
 
     Raises:
         StaleArtifact: a calibration of another model, tokenizer, chat template, layer set, judge or
-            panel; names the field. Also at `generate`, for decoding settings with another format of
-            prompts.
+            panel; names the field. Also at `generate`, for what was changed since, and for decoding
+            settings with another format of prompts.
         InvalidInput: two calibrations of one value, an evaluator of a value without one, or
             differing decoding settings.
         UnknownName: an evaluator of what is no value.
@@ -87,12 +87,12 @@ class Steerer:
         self.cards: dict[str, Card] = {}
         for calibration in calibrations:
             card = _card(calibration)
-            check_fits(card.vector, loaded)
-            check_model(card.value, card.provenance, loaded)
-            check_vector(card.value, card.provenance, card.vector)
             if card.value in self.cards:
                 raise InvalidInput(f"two calibrations of {card.value}; give one")
             self.cards[card.value] = card
+        self._check_model()
+        for card in self.cards.values():
+            check_vector(card.value, card.provenance, card.vector)
         for value, evaluator in _by_id("evaluators", evaluators or {}).items():
             if value not in self.cards:
                 raise InvalidInput(
@@ -166,7 +166,8 @@ class Steerer:
         Raises:
             UnreachableTarget, UnknownName: as `coefficient`; nothing is generated then.
             InvalidInput: as many mappings as prompts are needed; no value of the profile is usable.
-            StaleArtifact: the calibrations hold for another format of prompts than `decoding`.
+            StaleArtifact: the calibrations hold for another format of prompts than `decoding`; or
+                model, tokenizer or chat template have been changed, names which.
         """
         wanted = [targets] * len(prompts) if isinstance(targets, Mapping) else list(targets)
         if not wanted:
@@ -176,6 +177,7 @@ class Steerer:
         base = {} if profile is None else self.profile_targets(profile)
         merged = [base | {get_value(v).id: x for v, x in mapping.items()} for mapping in wanted]
         cells = [{v: self.coefficient(v, x) for v, x in mapping.items()} for mapping in merged]
+        self._check_model()
         decoding = self._decoding(decoding)
         vectors = {value: card.vector for value, card in self.cards.items()}
         answers = []
@@ -186,6 +188,15 @@ class Steerer:
             )
             answers += zip(rows, grid.texts[0], strict=True)
         return [text for _, text in sorted(answers)]
+
+    def _check_model(self) -> None:
+        """Refuse cards of another model, tokenizer or chat template than these are now."""
+        if not self.cards:
+            return
+        here = fingerprint(self.loaded.model, self.loaded.tokenizer)
+        for card in self.cards.values():
+            check_fits(card.vector, self.loaded, here=here)
+            check_model(card.value, card.provenance, self.loaded, here=here)
 
     def _decoding(self, given: Decoding | None) -> Decoding | None:
         """The settings to use: those calibrated, or others with the same format of prompts."""

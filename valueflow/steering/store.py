@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from valueflow import artifacts
 from valueflow.errors import ArtifactError, InvalidInput, StaleArtifact
-from valueflow.models.loading import LoadedModel
+from valueflow.models.loading import LoadedModel, ModelFingerprint, fingerprint
+from valueflow.models.packaged import table
 from valueflow.steering.vector import SteeringVector
 
 KIND = "vector"
@@ -82,8 +83,15 @@ def vector_hash(vector: SteeringVector) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_fits(vector: MadeForModel, loaded: LoadedModel) -> None:
-    """Refuse a vector or probe on a model it was not made for.
+def check_fits(
+    vector: MadeForModel, loaded: LoadedModel, *, here: ModelFingerprint | None = None
+) -> None:
+    """Refuse a vector or probe on a model it was not made for, as the model is now.
+
+    Args:
+        vector: what was made for a model.
+        loaded: the model; what was changed since `load`, in place, counts as well.
+        here: its fingerprint as it is now, where many vectors are checked; None takes it.
 
     Raises:
         StaleArtifact: names what differs (hidden size, layers, or the fingerprint of model,
@@ -92,14 +100,43 @@ def check_fits(vector: MadeForModel, loaded: LoadedModel) -> None:
     made_for = vector.provenance.get("model")
     if not isinstance(made_for, dict):
         raise StaleArtifact(f"{vector.value} does not say which model it is for; derive it again")
-    expected = asdict(loaded.fingerprint)
-    differing = [name for name, found in expected.items() if made_for.get(name) != found]
+    here = here or fingerprint(loaded.model, loaded.tokenizer)
+    differing = [name for name, found in asdict(here).items() if made_for.get(name) != found]
     if vector.hidden_size != loaded.hidden_size:
         differing.append("hidden_size")
     if vector.layers[-1] >= loaded.n_layers:
         differing.append("layers")
     if differing:
-        raise StaleArtifact(
-            f"{vector.value} was made for {made_for.get('name')!r}, which differs from "
-            f"{loaded.name!r} in {', '.join(differing)}; derive it again for this model"
+        raise StaleArtifact(f"{vector.value} was made for {_misfit(made_for, loaded, differing)}")
+
+
+def changed_since_load(loaded: LoadedModel, made_for: Mapping[str, Any], field: str) -> bool:
+    """Whether a field of the fingerprint that no longer fits did fit when the model was loaded."""
+    return getattr(loaded.fingerprint, field, None) == made_for.get(field, "")
+
+
+def _misfit(made_for: Mapping[str, Any], loaded: LoadedModel, differing: list[str]) -> str:
+    """For which model, how the one at hand differs from it, and the way out."""
+    name, fields = made_for.get("name"), ", ".join(differing)
+    if all(changed_since_load(loaded, made_for, field) for field in differing):
+        return (
+            f"{name!r}, from which {loaded.name!r} now differs in {fields}: that was changed after "
+            "the model was loaded; undo it, or load the model again"
         )
+    if differing == ["model"] and _same_name(str(name), loaded.name):
+        dtype = next(loaded.model.parameters()).dtype
+        known = table().get(str(name).rpartition("/")[2].lower())
+        usual = "" if known is None else f", which is usually {known.dtype} for it"
+        return (
+            f"{name!r}, which differs from {loaded.name!r} in model, that is in weights or dtype "
+            f"({dtype} here); load the model with the dtype it was made with (dtype=...{usual}), "
+            "or derive it again for this model"
+        )
+    mend = "derive it again for this model"
+    return f"{name!r}, which differs from {loaded.name!r} in {fields}; {mend}"
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Whether two names may be of one model: packaged names are hub ids' last part, lower case."""
+    last = [name.rstrip("/").rpartition("/")[2].lower() for name in (one, other)]
+    return last[0] == last[1]
