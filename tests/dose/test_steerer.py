@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import math
+import re
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,57 @@ def test_values_that_are_not_calibrated_or_known_are_refused(targets):
 def test_targets_must_fit_the_prompts():
     with pytest.raises(InvalidInput, match="3 prompts but 2"):
         Steerer(loaded(), [card()]).generate(PROMPTS, [{}, {}])
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # what users have
+
+
+@pytest.mark.parametrize("second", ["power", "Power", "pvq/power"])
+def test_one_value_under_two_names_is_refused(second, monkeypatch):
+    nothing_is_generated(monkeypatch)
+    told = f"targets: .* got svt/power as 'svt/power' and as '{second}'; leave one"
+    for targets in ({"svt/power": 4, second: 0}, [{}, {"svt/power": 4, second: 4}, {}]):
+        with pytest.raises(InvalidInput, match=told):
+            Steerer(loaded(), [card()]).generate(PROMPTS, targets)
+
+
+@pytest.mark.parametrize("target", [None, True, False, "4", [4], np.bool_(True), 1j])
+def test_a_target_that_is_no_number_is_refused(target, unchecked, monkeypatch):
+    nothing_is_generated(monkeypatch)
+    steerer = Steerer(loaded(), [card()])
+    told = f"target of svt/power: .* number, got {re.escape(repr(target))}; leave"
+    with pytest.raises(InvalidInput, match=told):
+        steerer.generate(PROMPTS, {"power": target})
+    with pytest.raises(InvalidInput, match=told):
+        steerer.coefficient("power", target)
+
+
+def test_numbers_of_numpy_are_targets(unchecked):
+    steerer = Steerer(loaded(), [card()])
+    for target in (np.float32(4), np.float64(4), np.int64(4)):
+        assert steerer.coefficient("power", target) == pytest.approx(0.4, abs=1e-6)
+
+
+@pytest.mark.parametrize("targets", ["pow", [4, None, 2], 4])
+def test_targets_that_are_no_mappings_are_refused(targets, unchecked, monkeypatch):
+    nothing_is_generated(monkeypatch)
+    with pytest.raises(InvalidInput, match="targets: expected a mapping .* got "):
+        Steerer(loaded(), [card()]).generate(PROMPTS, targets)
+
+
+def test_one_string_is_no_list_of_prompts(monkeypatch):
+    nothing_is_generated(monkeypatch)
+    with pytest.raises(InvalidInput, match=r"list of prompts, got one string; write \['Who leads"):
+        Steerer(loaded(), [card()]).generate("Who leads?", {"power": 2})
+
+
+def test_without_cards_no_value_is_calibrated():
+    steerer = Steerer(loaded(), [])
+    with pytest.raises(UnknownName, match=r"calibration of svt/power, got no cards; give them"):
+        steerer.generate(PROMPTS, {"power": 2})
+    assert len(steerer.generate(PROMPTS)) == len(PROMPTS)
 
 
 def test_one_calibration_per_value():
@@ -193,7 +246,15 @@ def test_a_template_goes_with_the_card_and_another_is_refused(tmp_path):
             steerer.generate(PROMPTS, {"power": 4}, decoding=other)
     longer = Decoding(max_new_tokens=14, template="plain")
     assert len(steerer.generate(PROMPTS, {"power": 4}, decoding=longer)) == len(PROMPTS)
-    with pytest.raises(InvalidInput, match="different decoding"):
+
+
+def test_calibrations_of_different_decoding_are_named_with_what_differs():
+    plain = dataclasses.replace(card(), decoding=Decoding(max_new_tokens=14, template="plain"))
+    told = (
+        "max_new_tokens is 14 for svt/power and 12 for svt/benevolence, "
+        "template is 'plain' for svt/power and 'auto' for svt/benevolence; steer"
+    )
+    with pytest.raises(InvalidInput, match=told):
         Steerer(loaded(), [plain, card("svt/benevolence")])
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from valueflow.errors import StaleArtifact
+from valueflow.dose.sweep import Decoding
+from valueflow.errors import InvalidInput, StaleArtifact
 from valueflow.evaluate.evaluator import SETTINGS, AnchorEvaluator
 from valueflow.models.loading import LoadedModel, ModelFingerprint, fingerprint
 from valueflow.steering.store import changed_since_load, vector_hash
@@ -82,6 +83,27 @@ def check_evaluator(value: str, provenance: Mapping[str, Any], evaluator: Anchor
     told = provenance.get("evaluator_settings") or {}
     for name in COMPARED:
         _compare(value, name, told.get(name), here["evaluator_settings"][name], mend)
+
+
+def check_decodings(decodings: Mapping[str, Decoding]) -> None:
+    """Refuse calibrations, by value, that were not made with the same decoding settings.
+
+    Raises:
+        InvalidInput: names two of the values, and each setting that differs.
+    """
+    values = list(decodings)
+    for value in values[1:]:
+        first, own = asdict(decodings[values[0]]), asdict(decodings[value])
+        differing = [
+            f"{name} is {first[name]!r} for {values[0]} and {own[name]!r} for {value}"
+            for name in own
+            if own[name] != first[name]
+        ]
+        if differing:
+            raise InvalidInput(
+                "expected calibrations made with the same decoding settings, but "
+                f"{', '.join(differing)}; steer with either alone, or calibrate again"
+            )
 
 
 def _compare(value: str, field: str, made: Any, here: Any, mend: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,9 +12,9 @@ from valueflow import artifacts
 from valueflow.dose.calibrate import Calibration
 from valueflow.dose.curve import DoseCurve
 from valueflow.dose.inverse import Unreachable
-from valueflow.dose.stale import check_evaluator, check_model, check_vector
+from valueflow.dose.stale import check_decodings, check_evaluator, check_model, check_vector
 from valueflow.dose.sweep import Decoding, sweep
-from valueflow.errors import InvalidInput, StaleArtifact
+from valueflow.errors import InvalidInput, StaleArtifact, UnknownName
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.hives.profile import ValueProfile
 from valueflow.models.chat import format_used
@@ -101,19 +102,29 @@ class Steerer:
                     "out, or give the calibration"
                 )
             check_evaluator(value, self.cards[value].provenance, evaluator)
-        if len({card.decoding for card in self.cards.values()}) > 1:
-            raise InvalidInput("the calibrations were made with different decoding settings")
+        check_decodings({value: card.decoding for value, card in self.cards.items()})
 
     def coefficient(self, value: str, target: float | int) -> float:
         """The coefficient that gives the target intensity.
 
         Raises:
             UnknownName: the value is not calibrated here.
+            InvalidInput: the target is no finite number.
             UnreachableTarget: outside the curve; says which intensities are reachable.
         """
         value_id = get_value(value).id
+        if not self.cards:
+            raise UnknownName(
+                f"no value is calibrated here: expected a calibration of {value_id}, got no cards; "
+                "give them, as from load_released or load_card"
+            )
         if value_id not in self.cards:
             raise unknown_name("calibrated value", value_id, self.cards)
+        if isinstance(target, bool) or not isinstance(target, Real):
+            raise InvalidInput(
+                f"target of {value_id}: expected an intensity, which is a number, got {target!r}; "
+                "leave the value out where it is not to be steered"
+            )
         dose = self.cards[value_id].curve.inverse(float(target))
         if isinstance(dose, Unreachable):
             raise UnreachableTarget(
@@ -165,18 +176,12 @@ class Steerer:
 
         Raises:
             UnreachableTarget, UnknownName: as `coefficient`; nothing is generated then.
-            InvalidInput: as many mappings as prompts are needed; no value of the profile is usable.
+            InvalidInput: as many mappings as prompts are needed; no value of the profile is usable;
+                a value under two names, or a target that is no number; one string for prompts.
             StaleArtifact: the calibrations hold for another format of prompts than `decoding`; or
                 model, tokenizer or chat template have been changed, names which.
         """
-        wanted = [targets] * len(prompts) if isinstance(targets, Mapping) else list(targets)
-        if not wanted:
-            wanted = [{}] * len(prompts)
-        if len(wanted) != len(prompts):
-            raise InvalidInput(f"{len(prompts)} prompts but {len(wanted)} target mappings")
-        base = {} if profile is None else self.profile_targets(profile)
-        merged = [base | {get_value(v).id: x for v, x in mapping.items()} for mapping in wanted]
-        cells = [{v: self.coefficient(v, x) for v, x in mapping.items()} for mapping in merged]
+        cells = self._cells(prompts, targets, profile)
         self._check_model()
         decoding = self._decoding(decoding)
         vectors = {value: card.vector for value, card in self.cards.items()}
@@ -188,6 +193,18 @@ class Steerer:
             )
             answers += zip(rows, grid.texts[0], strict=True)
         return [text for _, text in sorted(answers)]
+
+    def _cells(
+        self,
+        prompts: Sequence[str],
+        targets: Targets | Sequence[Targets],
+        profile: ValueProfile | None,
+    ) -> list[dict[str, float]]:
+        """The coefficients of every prompt, by value."""
+        wanted = _per_prompt(prompts, targets)
+        base = {} if profile is None else self.profile_targets(profile)
+        merged = [base | _by_id("targets", mapping) for mapping in wanted]
+        return [{v: self.coefficient(v, x) for v, x in mapping.items()} for mapping in merged]
 
     def _check_model(self) -> None:
         """Refuse cards of another model, tokenizer or chat template than these are now."""
@@ -252,6 +269,23 @@ def _card(calibration: Calibration | Card) -> Card:
         return calibration
     c = calibration
     return Card(c.vector, c.curve, c.decoding, c.provenance)
+
+
+def _per_prompt(prompts: Sequence[str], targets: Targets | Sequence[Targets]) -> Sequence[Targets]:
+    """One mapping per prompt, empty where there are no targets."""
+    if isinstance(prompts, str):
+        raise InvalidInput(
+            f"prompts: expected a list of prompts, got one string; write [{prompts[:60]!r}]"
+        )
+    wanted = [targets] * len(prompts) if isinstance(targets, Mapping) else targets
+    if not isinstance(wanted, Sequence) or not all(isinstance(one, Mapping) for one in wanted):
+        raise InvalidInput(
+            "targets: expected a mapping of values to intensities, as {'power': 3}, or one per "
+            f"prompt, got {targets!r}"
+        )
+    if wanted and len(wanted) != len(prompts):
+        raise InvalidInput(f"{len(prompts)} prompts but {len(wanted)} target mappings")
+    return wanted or [{}] * len(prompts)
 
 
 def _by_id(what: str, given: Mapping[str, T]) -> dict[str, T]:
