@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tool_cases import EVERY_TOOL
 
 from valueflow.backends.named import load_backend
 from valueflow.dose.sweep import Decoding, _end_ids, _until_end, sweep
-from valueflow.errors import InvalidInput
+from valueflow.errors import InvalidInput, UnknownName
 from valueflow.models import decoder_blocks, load
 from valueflow.models.chat import encode, format_prompts
 from valueflow.steering.vector import SteeringVector
@@ -160,6 +161,27 @@ def test_progress_counts_the_rows():
 def test_what_cannot_be_swept_is_refused(cells, prompts, message):
     with pytest.raises(InvalidInput, match=message):
         sweep(loaded(), arms(), cells, prompts)
+
+
+def test_a_misspelt_template_is_refused_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UnknownName, match="template 'plian': did you mean plain"):
+        Decoding(template="plian")
+
+
+@pytest.mark.parametrize("prompts", ["Who?", ["Who?", None]])
+def test_prompts_are_a_list_of_strings(prompts, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(InvalidInput, match=r"expected a list of prompts.*(one string|1 .* None)"):
+        sweep(loaded(), arms(), CELLS, prompts)
+    with pytest.raises(InvalidInput, match="expected a list of texts in each row of asked"):
+        sweep(loaded(), arms(), [{}], PROMPTS[:2], asked=[prompts])
+
+
+@pytest.mark.parametrize("batch_rows", [0, -1])
+def test_a_batch_has_rows(batch_rows):
+    with pytest.raises(InvalidInput, match=f"1 row or more per call, got {batch_rows}"):
+        sweep(loaded(), arms(), CELLS, PROMPTS, batch_rows=batch_rows)
 
 
 def test_the_model_is_left_clean_also_by_errors():

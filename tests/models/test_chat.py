@@ -1,9 +1,10 @@
+import jaxtyping
 import jinja2
 import pytest
 import torch
 from tiny import BOS, EOS, PAD, tiny_model, tiny_tokenizer
 
-from valueflow.errors import InvalidInput
+from valueflow.errors import InvalidInput, UnknownName
 from valueflow.models import (
     answer_mask,
     encode,
@@ -222,3 +223,52 @@ def test_the_format_used_is_the_one_that_prompts_get(chat, template, used):
     assert format_prompts(tokenizer, ["Why?"], template=template) == format_prompts(
         tokenizer, ["Why?"], template=used
     )
+
+
+@pytest.fixture
+def unchecked_types(monkeypatch):
+    """As for a user, who has no type checker at run time."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_misspelt_template_is_refused_not_taken_for_auto(chat):
+    tokenizer = tiny_tokenizer(chat=chat)
+    for misspelt, meant in (("Plain", "plain"), ("chatt", "chat"), ("plian", "plain")):
+        for run in (
+            lambda name: format_used(tokenizer, name),
+            lambda name: format_prompts(tokenizer, ["Hi"], template=name),
+            lambda name: format_answered(tokenizer, ["Hi"], ["Yes."], template=name),
+        ):
+            with pytest.raises(UnknownName, match=f"template '{misspelt}': did you mean {meant}"):
+                run(misspelt)
+    with pytest.raises(UnknownName, match="template 'None': known: auto, chat, plain"):
+        format_used(tokenizer, None)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("template", ["plain", "chat"])
+def test_one_string_is_no_list_of_prompts(template):
+    tokenizer = tiny_tokenizer(chat=True)
+    with pytest.raises(InvalidInput, match=r"a list of prompts, got one string: write \['Who\?'"):
+        format_prompts(tokenizer, "Who?", template=template)
+    with pytest.raises(InvalidInput, match="a list of questions, got one string"):
+        format_answered(tokenizer, "Who?", ["I", "am", "a", "hen"], template=template)
+    with pytest.raises(InvalidInput, match="a list of answers, got one string"):
+        format_answered(tokenizer, ["Why?"], "B", template=template)
+    with pytest.raises(InvalidInput, match="a list of texts, got one string"):
+        encode(tokenizer, "Who?")
+    with pytest.raises(InvalidInput, match="a list of prompts, got None"):
+        format_prompts(tokenizer, None, template=template)
+    assert len(format_prompts(tokenizer, ("Who?", "Why?"), template=template)) == 2
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("template", ["plain", "chat"])
+def test_a_prompt_that_is_no_text_is_named(template):
+    tokenizer = tiny_tokenizer(chat=True)
+    with pytest.raises(InvalidInput, match=r"prompts, all strings; number 1 .* is None"):
+        format_prompts(tokenizer, ["Who?", None], template=template)
+    with pytest.raises(InvalidInput, match=r"answers, all strings; number 0 .* is 3"):
+        format_answered(tokenizer, ["Why?"], [3], template=template)

@@ -13,7 +13,14 @@ from valueflow.backends.hf import HFBackend
 from valueflow.dose.damage import generated_nll, is_degenerate
 from valueflow.dose.turns import cut_turn, until_next_turn
 from valueflow.errors import InvalidInput
-from valueflow.models.chat import Template, encode, format_prompts, format_used
+from valueflow.models.chat import (
+    Template,
+    check_template,
+    checked_texts,
+    encode,
+    format_prompts,
+    format_used,
+)
 from valueflow.models.loading import LoadedModel
 from valueflow.steering.vector import SteeringVector, intervention
 
@@ -33,12 +40,18 @@ class Decoding:
         positions: tokens that get the addition.
         template: the format of prompts (`valueflow.models.chat.format_prompts`). In the plain one
             an answer ends where the model goes on to ask itself another question.
+
+    Raises:
+        UnknownName: no such template; names near misses.
     """
 
     max_new_tokens: int = 48
     repetition_penalty: float = 1.1
     positions: Positions = "all"
     template: Template = "auto"
+
+    def __post_init__(self) -> None:
+        check_template(self.template)
 
 
 @dataclass(frozen=True)
@@ -116,11 +129,14 @@ def sweep(
         progress: called with rows done and all rows.
 
     Raises:
-        InvalidInput: no prompts or cells, a cell that names no arm, a chat format that the
-            tokenizer lacks, or `asked` of another shape.
+        InvalidInput: no prompts or cells, prompts that are no list of strings, a cell that names
+            no arm, a chat format that the tokenizer lacks, `asked` of another shape, or less than
+            1 row a batch.
     """
     decoding = decoding or Decoding()
     _check(arms, cells, prompts, asked)
+    if batch_rows < 1:
+        raise InvalidInput(f"batch_rows: expected 1 row or more per call, got {batch_rows}")
     if backend is None:
         backend = HFBackend(loaded.model, loaded.blocks)
     table = torch.tensor([[float(cell.get(name, 0.0)) for name in arms] for cell in cells])
@@ -203,6 +219,9 @@ def _check(
     prompts: Sequence[str],
     asked: Sequence[Sequence[str]] | None,
 ) -> None:
+    checked_texts("prompts", prompts)
+    for row in asked or ():
+        checked_texts("texts in each row of asked", row)
     if not cells or not prompts:
         raise InvalidInput(f"a sweep needs cells and prompts, got {len(cells)} and {len(prompts)}")
     for cell in cells:

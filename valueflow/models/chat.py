@@ -7,8 +7,8 @@ way adds a second BOS, which shifts every activation.
 
 import hashlib
 import itertools
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool
@@ -16,8 +16,10 @@ from torch import Tensor
 from transformers import BatchEncoding
 
 from valueflow.errors import InvalidInput
+from valueflow.registry import unknown_name
 
 Template = Literal["auto", "chat", "plain"]
+TEMPLATES: tuple[Template, ...] = get_args(Template)
 PaddingSide = Literal["left", "right"]
 
 # A template that prints today's date would give another prompt tomorrow.
@@ -40,12 +42,44 @@ def template_hash(tokenizer: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def check_template(template: str) -> None:
+    """Refuse what is no `Template`; raises UnknownName with near misses."""
+    if template not in TEMPLATES:
+        raise unknown_name("template", str(template), TEMPLATES)
+
+
+def checked_texts(what: str, texts: Iterable[str]) -> list[str]:
+    """The texts as a list; a string in place of a list would be read letter by letter.
+
+    Args:
+        what: what they are, for the message: "prompts".
+        texts: any number of strings.
+
+    Raises:
+        InvalidInput: one string, no list at all, or anything but a string among the texts.
+    """
+    if isinstance(texts, str):
+        raise InvalidInput(f"expected a list of {what}, got one string: write [{texts!r:.60}]")
+    if not isinstance(texts, Iterable):
+        raise InvalidInput(f"expected a list of {what}, got {texts!r:.60}")
+    found = list(texts)
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InvalidInput(
+                f"expected a list of {what}, all strings; number {number} of them (from 0) is "
+                f"{text!r:.60}: leave it out or give its text"
+            )
+    return found
+
+
 def format_used(tokenizer: Any, template: Template) -> Literal["chat", "plain"]:
     """The format that a template stands for with this tokenizer; "auto" is one of the others.
 
     Raises:
+        UnknownName: No such template; names near misses.
         InvalidInput: "chat" without a chat template.
     """
+    check_template(template)
     if _chat_template(tokenizer) is not None:
         return "plain" if template == "plain" else "chat"
     if template == "chat":
@@ -73,10 +107,13 @@ def format_prompts(
             opens the answer; "auto" is "chat" if there is a chat template, else "plain".
 
     Raises:
-        InvalidInput: "chat" without a chat template.
+        UnknownName: No such template; names near misses.
+        InvalidInput: "chat" without a chat template, one string in place of a list, or a prompt
+            that is no string.
     """
-    chat = _chat_template(tokenizer)
-    if format_used(tokenizer, template) == "plain" or chat is None:
+    used, chat = format_used(tokenizer, template), _chat_template(tokenizer)
+    prompts = checked_texts("prompts", prompts)
+    if used == "plain" or chat is None:
         head = "" if system is None else f"{system}\n\n"
         return [head + PLAIN.format(question=prompt) for prompt in prompts]
     return [_apply(tokenizer, chat, prompt, system) for prompt in prompts]
@@ -96,8 +133,10 @@ def format_answered(
     dropped. Arguments as in `format_prompts`.
 
     Raises:
-        InvalidInput: Not as many answers as questions, or an empty answer.
+        UnknownName: No such template; names near misses.
+        InvalidInput: Not as many answers as questions, an empty answer, or no lists of strings.
     """
+    questions, answers = checked_texts("questions", questions), checked_texts("answers", answers)
     if len(questions) != len(answers):
         raise InvalidInput(f"{len(questions)} questions but {len(answers)} answers")
     empty = [number for number, answer in enumerate(answers) if not answer.strip()]
@@ -125,9 +164,9 @@ def encode(
         `input_ids` and `attention_mask`, int64 [batch, seq], to be passed on as `model(**encoded)`.
 
     Raises:
-        InvalidInput: No texts, or different lengths and no token to pad with.
+        InvalidInput: No texts, no list of strings, or different lengths and no token to pad with.
     """
-    rows = [_tokens(tokenizer, text)[0] for text in texts]
+    rows = [_tokens(tokenizer, text)[0] for text in checked_texts("texts", texts)]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if not rows or (pad is None and len({len(row) for row in rows}) > 1):
         raise InvalidInput(
