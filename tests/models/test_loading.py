@@ -2,9 +2,11 @@ import dataclasses
 import time
 from types import SimpleNamespace
 
+import jaxtyping
 import pytest
 import torch
-from tiny import EOS, tiny_model, tiny_tokenizer
+from tiny import EOS, tiny_config, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
 from valueflow.errors import InvalidInput, ModelUnavailable, UnknownName
 from valueflow.models import fingerprint, load, load_encoder, loading
@@ -52,6 +54,53 @@ def test_a_tokenizer_with_nothing_to_pad_with_is_refused(pair):
     tokenizer.pad_token = tokenizer.eos_token = tokenizer.unk_token = None
     with pytest.raises(InvalidInput, match="pad, EOS or unknown"):
         load((model, tokenizer))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
+    with pytest.raises(InvalidInput, match="token ids up to 117, and the model embeddings for 100"):
+        load((tiny_model("gpt2", vocab=100), tiny_tokenizer()))
+    assert load((tiny_model("gpt2", vocab=118), tiny_tokenizer()))
+
+
+def test_an_added_token_beyond_the_embeddings_matters_if_texts_have_it():
+    model = tiny_model("gpt2", vocab=118)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    assert load((model, tokenizer))
+    for attribute in ("pad_token", "eos_token"):
+        other = tiny_tokenizer()
+        other.add_special_tokens({attribute: "<more>"})
+        with pytest.raises(InvalidInput, match="up to 118, and the model embeddings for 118"):
+            load((model, other))
+    tokenizer.add_tokens(["garden"])
+    with pytest.raises(InvalidInput, match="up to 119, and the model embeddings for 118"):
+        load((model, tokenizer))
+
+
+def test_weights_without_values_have_a_size_too():
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(tiny_config("llama", vocab=100))
+    with pytest.raises(InvalidInput, match="token ids up to 117"):
+        load((empty, tiny_tokenizer()))
+
+
+def test_what_is_neither_name_nor_path_nor_pair_is_refused(pair, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    model, tokenizer = pair
+    names = f"{type(model).__name__}, {type(tokenizer).__name__}"
+    swapped = f"{type(tokenizer).__name__}, {type(model).__name__}"
+    for source, came in (
+        (model, f"a {type(model).__name__} alone: give its tokenizer too"),
+        ([model, tokenizer], f"a list [{names}]: write it as a tuple"),
+        ((tokenizer, model), f"in this order; got ({swapped})"),
+        ((model, tokenizer, None), f"got ({names}, NoneType)"),
+        ((model, None), f"got ({type(model).__name__}, NoneType)"),
+        ((), "got ()"),
+        (None, "got None (NoneType)"),
+    ):
+        with pytest.raises(InvalidInput, match="a name, a path or a pair") as refused:
+            load(source)
+        assert str(refused.value).endswith(came)
 
 
 def test_dtype_is_applied(folder):

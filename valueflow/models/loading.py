@@ -98,13 +98,14 @@ def load(
 
     Raises:
         UnknownName: A name that is none of these; names near misses among the packaged models.
-        InvalidInput: A packaged encoder, or a tokenizer with nothing to pad with.
+        InvalidInput: A packaged encoder, none of the things that a source can be, a tokenizer with
+            nothing to pad with, or one with more tokens than the model has embeddings.
         ModelUnavailable: The weights could not be had or read; says what to do.
     """
     if isinstance(source, LoadedModel):
         return source
-    if isinstance(source, tuple):
-        model, tokenizer = source
+    if not isinstance(source, str | Path):
+        model, tokenizer = _pair(source)
         return _finish(model, tokenizer, _name_of(model))
     place = _locate(source, "causal-lm")
     dtype = _usual_dtype(source) if dtype is None else dtype
@@ -122,6 +123,28 @@ def load(
             model = AutoModelForCausalLM.from_pretrained(place, config=config, dtype=dtype, **trust)
     model.to(device)
     return _finish(model, tokenizer, str(source))
+
+
+def _pair(source: Any) -> tuple[Any, Any]:
+    """The loaded model and tokenizer that somebody gave; raises InvalidInput for anything else."""
+    expected = "expected a name, a path or a pair (model, tokenizer)"
+    if not isinstance(source, tuple):
+        raise InvalidInput(f"{expected}, got {_told(source)}")
+    # By what is used of each: a model may be a wrapper, a tokenizer anybody's own.
+    needed = ("named_parameters", "convert_ids_to_tokens")
+    if len(source) == 2 and all(map(hasattr, source, needed)):
+        return source
+    kinds = ", ".join(type(part).__name__ for part in source)
+    raise InvalidInput(f"{expected}, in this order; got ({kinds})")
+
+
+def _told(source: Any) -> str:
+    if isinstance(source, list):
+        kinds = ", ".join(type(part).__name__ for part in source)
+        return f"a list [{kinds}]: write it as a tuple"
+    if isinstance(source, nn.Module):
+        return f"a {type(source).__name__} alone: give its tokenizer too"
+    return f"{source!r:.60} ({type(source).__name__})"
 
 
 def _usual_dtype(source: str | Path) -> torch.dtype:
@@ -257,10 +280,29 @@ def _finish(model: Any, tokenizer: Any, name: str) -> LoadedModel:
                 f"the tokenizer of {name} has no pad, EOS or unknown token to pad with"
             )
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    _check_vocabulary(model, tokenizer, name)
     generation = getattr(model, "generation_config", None)
     if generation is not None and generation.pad_token_id is None:
         generation.pad_token_id = tokenizer.pad_token_id
     return LoadedModel(model.eval(), tokenizer, name, fingerprint(model, tokenizer))
+
+
+def _check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
+    """Refuse ids that the model has no embedding for; fewer tokens than embeddings are usual.
+
+    A special token beyond the embeddings is let be unless it pads, begins or ends a text: some
+    models come with one for what they do not read (Gemma 3's for images).
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    added = getattr(tokenizer, "added_tokens_decoder", {}).items()
+    used = [i for i, token in added if not getattr(token, "special", False)]
+    used += [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    highest = max(tokenizer.vocab_size - 1, *(i for i in used if i is not None))
+    if highest >= rows:
+        raise InvalidInput(
+            f"the tokenizer of {name} has token ids up to {highest}, and the model embeddings for "
+            f"{rows} tokens: give the model's own tokenizer, or resize its embeddings"
+        )
 
 
 def _name_of(model: Any) -> str:
