@@ -1,6 +1,8 @@
 """The package as it is installed: quick to start, whole in a wheel, imports in one direction."""
 
 import ast
+import importlib
+import pkgutil
 import re
 import resource
 import shutil
@@ -62,6 +64,22 @@ def test_the_start_imports_nothing_heavy(start):
     assert "valueflow" in loaded
     foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
     assert foreign - {"valueflow"} <= LIGHT
+
+
+def facades():
+    """The packages whose names load the module behind them when they are asked for."""
+    for path in FILES:
+        if path.name == "__init__.py" and "facade(" in path.read_text(encoding="utf-8"):
+            yield ".".join(path.parent.relative_to(ROOT).parts)
+
+
+@pytest.mark.parametrize("name", list(facades()))
+def test_no_name_of_a_package_is_that_of_a_submodule(name):
+    """Importing the submodule would replace whatever else the name stands for."""
+    package = importlib.import_module(name)
+    submodules = {found.name for found in pkgutil.iter_modules(package.__path__)}
+    assert package.__all__ and submodules
+    assert not submodules.intersection(package.__all__)
 
 
 def test_imports_go_one_way():

@@ -2,13 +2,13 @@
 
 from valueflow.lazy import facade
 
+# The functions `calibrate` and `sweep` are missing: their modules have these names here.
 # Lazy: the curve alone needs no torch.
 __getattr__, __dir__, __all__ = facade(
     __name__,
     {
         "Calibration": "calibrate",
         "Candidate": "candidates",
-        "calibrate": "calibrate",
         "verify": "calibrate",
         "Dose": "inverse",
         "Unreachable": "inverse",
@@ -17,6 +17,5 @@ __getattr__, __dir__, __all__ = facade(
         "Steerer": "steerer",
         "load_prompts": "prompts",
         "load_released": "released",
-        "sweep": "sweep",
     },
 )
