@@ -11,6 +11,9 @@ from valueflow.dose.sweep import Decoding
 from valueflow.errors import InvalidInput, NoSignal, StaleArtifact
 from valueflow.judges import ScriptedJudge
 from valueflow.study import compare_run
+from valueflow.study._image import image_bytes
+from valueflow.study.compare_page import compare_page
+from valueflow.study.compare_plot import compare_figure
 from valueflow.study.compare_run import (
     Comparison,
     comparison,
@@ -177,6 +180,21 @@ def test_the_result_is_plain_json_with_every_figure(go, tmp_path):
     assert told["counts"] == counts(list(summaries.values()))
     assert told["counts"]["wider"] == told["counts"]["values"] == 2
     assert told["counts"]["narrower"] == 0
+
+
+def test_two_prompts_are_sure_of_nothing(go, tmp_path):
+    """As wide a difference as can be planted, and no interval in any of the outputs."""
+    how = dataclasses.replace(HOW, prompts=VERIFIED_ON[:2])
+    found, _ = go(values=["power"], how=how)
+    summaries = summaries_of(found, how)
+    told = write_comparison(tmp_path, summaries, {}, how)
+    assert (told["counts"]["values"], told["counts"]["wider"]) == (1, 1)
+    assert (told["counts"]["surely"], told["counts"]["narrower"]) == (0, 0)
+    difference = told["values"]["svt/power"]["differences"]["activation - levels"]
+    assert (difference["low"], difference["high"], difference["n"]) == (None, None, 2)
+    page = compare_page(list(summaries.values()), limit=0.7)
+    assert "(0 with an interval above 0)" in page and "[–, –]" in page and "nan" not in page
+    assert image_bytes(compare_figure(list(summaries.values()), limit=0.7))
 
 
 def test_the_shipped_suites_have_so_many_prompts_and_share_none():

@@ -217,7 +217,8 @@ def counts(summaries: Sequence[Summary]) -> dict[str, int]:
     """For how many values activation steering reached further than the better prompting did.
 
     "wider" by mean range, "surely" with an interval of the difference above 0, "narrower" with one
-    below 0; "wider_kept" by the range within the damage limit on the verification prompts.
+    below 0; "wider_kept" by the range within the damage limit on the verification prompts. A
+    difference without an interval, which too few prompts have, is neither surely nor narrower.
     """
     named = [(s, s.differences[f"activation - {s.prompting}"]) for s in summaries if s.prompting]
     return {

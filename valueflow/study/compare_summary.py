@@ -18,6 +18,10 @@ from valueflow.study.ways import Setting
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST_FOR_INTERVAL = 6
+"""Prompts with a number below which there is no interval: resamples of so few hold the truth too
+seldom. Simulated, the nominal 95% are 54% at 2 prompts, where the interval is the two values, 72%
+at 3 and 87% at 4; they are 93% at 6 and 92% at 8."""
 PROMPTING = ("levels", "texts")
 
 
@@ -27,8 +31,8 @@ class Estimate:
 
     Attributes:
         mean: NaN if no prompt has a number.
-        low: lower end of the 95% interval; NaN below two prompts.
-        high: upper end.
+        low: lower end of the 95% interval; NaN below `FEWEST_FOR_INTERVAL` prompts.
+        high: upper end, NaN with the lower one.
         n: prompts with a number.
     """
 
@@ -104,10 +108,13 @@ class Summary:
 
 
 def estimate(values: Float[np.ndarray, " prompts"], *, seed: int) -> Estimate:
-    """Mean over prompts with a bootstrap interval; NaN entries are left out."""
+    """Mean over prompts with a bootstrap interval; NaN entries are left out.
+
+    Below `FEWEST_FOR_INTERVAL` entries the interval is NaN.
+    """
     own = values[np.isfinite(values)]
     n = len(own)
-    if n < 2:
+    if n < FEWEST_FOR_INTERVAL:
         return Estimate(float(own.mean()) if n else float("nan"), float("nan"), float("nan"), n)
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) @ own / n
