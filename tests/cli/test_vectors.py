@@ -92,6 +92,19 @@ def test_import_with_the_norms_of_the_file(run, foreign, model_folder, tmp_path)
     assert made.norms == {i: pytest.approx(float(np.linalg.norm(given[i]))) for i in (1, 3)}
 
 
+def test_a_file_of_ours_says_its_value(run, vector, foreign, model_folder, tmp_path):
+    ours, options = tmp_path / "power.gguf", ("--model", model_folder, "--norms", "file")
+    run("vectors", "export", tmp_path / "vector", "--out", ours)
+    done = run("vectors", "import", ours, *options, "--out", tmp_path / "power")
+    assert done.code == 0, done.err
+    assert load_vector(tmp_path / "power").value == "svt/power" and "svt/power: layer" in done.out
+    other = ("vectors", "import", ours, "--model", "no-such-model", "--out", tmp_path / "x")
+    assert run(*other, "--value", "face").refused("svt/power", "svt/face")
+    other = ("vectors", "import", foreign, "--model", "no-such-model", "--out", tmp_path / "x")
+    assert run(*other).refused("does not say which value it steers; give --value NAME")
+    assert not (tmp_path / "x").exists()
+
+
 def test_what_cannot_be_done_is_said_in_one_line(run, foreign, model_folder, tmp_path):
     options = ("--model", model_folder, "--value", "benevolence", "--out", tmp_path / "x")
     pickled = tmp_path / "v.pt"

@@ -1,7 +1,7 @@
 """`valueflow vectors`: steering vectors to and from other tools."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from valueflow.cli.common import (
     stages,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from valueflow.steering.interchange.importing import ControlVector
 
 app = typer.Typer(
     help="Write steering vectors for llama.cpp and repeng, and read theirs.",
@@ -56,8 +59,11 @@ def export(
 def import_(
     file: Annotated[Path, typer.Argument(help="A .gguf control vector, or .safetensors.")],
     model: Annotated[str, typer.Option(help="The model it is for: a name, a folder, a hub id.")],
-    value: Annotated[str, typer.Option(help="The value it steers.")],
     out: OutFolder,
+    value: Annotated[
+        str | None,
+        typer.Option(help="The value it steers; not needed for a file of `vectors export`."),
+    ] = None,
     norms: Annotated[
         str,
         typer.Option(
@@ -71,11 +77,10 @@ def import_(
     check_free(out)
     from valueflow.steering.interchange import read_control_vector, steering_vector
     from valueflow.steering.store import save_vector
-    from valueflow.theories import get_value
 
     typical = _wants_typical(norms)
-    name = get_value(value).id
     control = read_control_vector(file)
+    name = _named(control, value)
     with stages() as stage:
         stage("load")
         loaded = load_model(model)
@@ -96,6 +101,17 @@ def import_(
     typer.echo(f"saved to {out}")
     result = {"value": name, "norms": vector.norms, **vector.provenance, "out": str(out)}
     write_json(json_file, result)
+
+
+def _named(control: "ControlVector", value: str | None) -> str:
+    from valueflow.errors import InvalidInput
+    from valueflow.steering.interchange.importing import value_of
+
+    if value is None and not control.ours.get("value"):
+        raise InvalidInput(
+            f"{control.about['file']} does not say which value it steers; give --value NAME"
+        )
+    return value_of(control, value)
 
 
 def _wants_typical(norms: str) -> bool:

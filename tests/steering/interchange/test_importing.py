@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny import tiny_model, tiny_tokenizer
 
 from valueflow.backends.hf import HFBackend
-from valueflow.errors import ArtifactError, InvalidInput, StaleArtifact
+from valueflow.errors import ArtifactError, InvalidInput, StaleArtifact, UnknownName
 from valueflow.models import decoder_blocks, load
 from valueflow.steering import export_gguf, import_vector, intervention
 from valueflow.steering.interchange import read_control_vector, steering_vector
@@ -128,6 +128,37 @@ def test_an_imported_vector_is_saved_as_any_other(tmp_path, loaded):
     untied = import_vector(tmp_path / "v.gguf", "svt/power")
     with pytest.raises(StaleArtifact, match="does not say which model"):
         check_fits(untied, loaded)
+
+
+# Which value it is
+
+
+def test_a_file_of_ours_keeps_its_value(tmp_path):
+    export_gguf(vector(), tmp_path / "power.gguf")
+    for given in (None, "power", "svt/power", "pvq/power"):
+        assert import_vector(tmp_path / "power.gguf", given).value == "svt/power"
+    with pytest.raises(InvalidInput, match=r"power\.gguf says .* svt/power, but .* is svt/face"):
+        import_vector(tmp_path / "power.gguf", "face")
+
+
+def test_a_file_of_a_combination_keeps_its_name(tmp_path):
+    mixed = vector() - 0.3 * vector(seed=1)
+    export_gguf(mixed, tmp_path / "v.gguf")
+    for given in (None, mixed.value):
+        assert import_vector(tmp_path / "v.gguf", given).value == mixed.value
+    with pytest.raises(InvalidInput, match="the value given is svt/power"):
+        import_vector(tmp_path / "v.gguf", "power")
+
+
+def test_a_foreign_file_is_of_the_value_given(tmp_path):
+    foreign(tmp_path / "v.gguf", {"direction.2": drawn()[0]})
+    assert import_vector(tmp_path / "v.gguf", "benevolence").value == "svt/benevolence"
+    with pytest.raises(UnknownName, match="did you mean .*benevolence"):
+        import_vector(tmp_path / "v.gguf", "benevolance")
+    with pytest.raises(UnknownName, match="unknown value ''"):
+        import_vector(tmp_path / "v.gguf", "")
+    with pytest.raises(InvalidInput, match="does not say which value it steers; give one"):
+        import_vector(tmp_path / "v.gguf")
 
 
 # Safetensors

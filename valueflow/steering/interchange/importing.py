@@ -19,6 +19,7 @@ from valueflow.models.loading import LoadedModel
 from valueflow.steering.interchange import gguf_file
 from valueflow.steering.store import check_fits
 from valueflow.steering.vector import SteeringVector
+from valueflow.theories import get_value
 
 _LAYER = re.compile(r"(?:(?:layers?|direction|layer_activations)[._])?(0|[1-9]\d{0,4})")
 _PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
@@ -103,6 +104,31 @@ def read_control_vector(path: str | Path) -> ControlVector:
     return ControlVector(additions, about, _ours(path, fields, list(additions)))
 
 
+def value_of(control: ControlVector, value: str | None = None) -> str:
+    """The value that a file steers: what a file of ours says, else what is given.
+
+    Args:
+        control: see `read_control_vector`.
+        value: id or unambiguous name; None for what the file says.
+
+    Raises:
+        InvalidInput: neither says it, or the file says another one.
+        UnknownName: no theory has the value given; lists near misses.
+    """
+    file, own = control.about["file"], control.ours.get("value")
+    if value is None or value == own:
+        if own:
+            return own
+        raise InvalidInput(f"{file} does not say which value it steers; give one, such as power")
+    given = get_value(value).id
+    if own and given != own:
+        raise InvalidInput(
+            f"{file} says that it steers {own}, but the value given is {given}; leave the value "
+            "out, or give the file of the other"
+        )
+    return given
+
+
 def steering_vector(
     control: ControlVector,
     value: str | None = None,
@@ -119,19 +145,20 @@ def steering_vector(
 
     Args:
         control: see `read_control_vector`.
-        value: id of the value; None for what a file of ours says.
+        value: id or unambiguous name of the value; None for what a file of ours says, which
+            another value than the file's own does not replace.
         norms: typical residual norms (`valueflow.steering.typical_norms`) for every layer of the
             file; None for the file's own.
         loaded: the model it is for, which the vector is then tied to; None leaves that open
             unless the file says it, and `check_fits` will refuse the vector.
 
     Raises:
-        InvalidInput: no value, a layer without a norm, a norm that is not positive.
+        InvalidInput: no value, or another than a file of ours says; a layer without a norm, a norm
+            that is not positive.
+        UnknownName: a value that no theory has; lists near misses.
         StaleArtifact: the model has another size, or is not the one that a file of ours is for.
     """
-    value = value or control.ours.get("value")
-    if not value:
-        raise InvalidInput(f"{control.about['file']} does not say which value it steers; give one")
+    name = value_of(control, value)
     lengths = {layer: float(a.norm()) for layer, a in control.additions.items()}
     ours = control.ours if norms is None else {}
     missing = [] if norms is None else [layer for layer in lengths if layer not in norms]
@@ -153,7 +180,7 @@ def steering_vector(
     if loaded is not None:
         control.check_size(loaded)
         provenance.setdefault("model", {"name": loaded.name, **asdict(loaded.fingerprint)})
-    vector = SteeringVector(value, directions, used, provenance)
+    vector = SteeringVector(name, directions, used, provenance)
     if loaded is not None:
         check_fits(vector, loaded)
     return vector
