@@ -172,8 +172,22 @@ def test_shipped_probes_go_by_the_name_of_the_model(trained, tmp_path, monkeypat
         load_probes("tiny-lama")
     with pytest.raises(UnknownName, match="known: tiny-llama .*probes train MODEL --all --out FOL"):
         load_probes("gpt")
-    with pytest.raises(ArtifactError, match="no card there"):
+    with pytest.raises(ArtifactError, match="no card there.*shipped for tiny-llama .or train"):
         load_probes("probes/nowhere")
+
+
+def test_shipped_probes_go_by_the_hub_id_of_the_model(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(valueflow, "__file__", str(tmp_path / "valueflow" / "__init__.py"))
+    save_probes(trained, tmp_path / "probes" / "tiny-llama")
+    monkeypatch.chdir(tmp_path)
+    for name in ("Some-Owner/Tiny-Llama", "Tiny-Llama", "some-owner/tiny-llama/"):
+        assert list(load_probes(name)) == VALUES
+    # A folder of that name goes first, and a path that leads nowhere is not taken for a name.
+    save_probes({VALUES[0]: trained[VALUES[0]]}, tmp_path / "Some-Owner" / "Tiny-Llama")
+    assert list(load_probes("Some-Owner/Tiny-Llama")) == VALUES[:1]
+    for path in ("./tiny-llama", tmp_path / "tiny-llama", "out/of/tiny-llama"):
+        with pytest.raises(ArtifactError, match="no card there.*shipped for tiny-llama"):
+            load_probes(path)
 
 
 def test_other_cards_are_no_probes(trained, tmp_path):

@@ -68,8 +68,13 @@ def load_released(model: str, values: Sequence[str] | None = None) -> list[Card]
 
     Raises:
         UnknownName: nothing for the model, or not for a value; names near misses.
+        InvalidInput: one string for the values, or nothing is released here.
         ArtifactError: a card is damaged.
     """
+    if isinstance(values, str):
+        raise InvalidInput(
+            f"values: expected a list of values, got one string {values!r}; write [{values!r}]"
+        )
     folder = released_folder(model)
     known = {path.parent.parent.name: path.parent.parent for path in
              sorted(folder.glob("*/card/calibration.json"))}  # fmt: skip
