@@ -56,10 +56,15 @@ def load_probes(source: str | Path) -> dict[str, LinearProbe]:
 
     They are for one model: `valueflow.steering.check_fits` refuses any other.
 
+    Args:
+        source: a folder, or the model's packaged name, or its hub id, of which the last part
+            counts, in any case.
+
     Raises:
         UnknownName: no folder and no shipped probes of that name; lists near misses, and says
             how to train them.
-        ArtifactError: another kind of artifact, an unknown schema, or damage.
+        ArtifactError: no such folder, and names the shipped probes; another kind of artifact, an
+            unknown schema, or damage.
     """
     folder = _folder_of(source)
     tensors, metadata = artifacts.load(folder, KIND)
@@ -90,17 +95,28 @@ def shipped_probes() -> dict[str, Path]:
 
 
 def _folder_of(source: str | Path) -> Path:
-    shipped = shipped_probes()
-    if str(source) in shipped:
-        return shipped[str(source)]
-    folder = Path(source)
-    if not folder.exists() and len(folder.parts) == 1:
-        known = unknown_name("probes", str(source), shipped or ["none come with this copy"])
-        raise UnknownName(
-            f"{known} (or train them with `valueflow probes train MODEL --all --out FOLDER`, and "
-            "give that folder)"
+    shipped, folder, text = shipped_probes(), Path(source), str(source)
+    if text in shipped:
+        return shipped[text]
+    if folder.exists():
+        return folder
+    # What is written as a path is one: a folder that is lost must not become another's probes.
+    is_path = text.startswith((".", "/", "~")) or len(folder.parts) > 2
+    name = folder.name.lower()
+    if name in shipped and not (is_path or isinstance(source, Path)):
+        return shipped[name]
+    train = (
+        "(or train them with `valueflow probes train MODEL --all --out FOLDER`, and give that "
+        "folder)"
+    )
+    if is_path or len(folder.parts) > 1:
+        names = ", ".join(sorted(shipped)) or "no model"
+        raise ArtifactError(
+            f"{folder}: no card there, as there is no such folder; probes are shipped for {names} "
+            f"{train}"
         )
-    return folder
+    known = unknown_name("probes", text, shipped or ["none come with this copy"])
+    raise UnknownName(f"{known} {train}")
 
 
 def _card(readout: Readout) -> dict[str, Any]:
