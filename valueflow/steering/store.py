@@ -126,11 +126,11 @@ def _misfit(made_for: Mapping[str, Any], loaded: LoadedModel, differing: list[st
     if differing == ["model"] and _same_name(str(name), loaded.name):
         dtype = next(loaded.model.parameters()).dtype
         known = table().get(str(name).rpartition("/")[2].lower())
-        usual = "" if known is None else f", which is usually {known.dtype} for it"
+        usual = "" if known is None else f", usually {known.dtype},"
         return (
             f"{name!r}, which differs from {loaded.name!r} in model, that is in weights or dtype "
-            f"({dtype} here); load the model with the dtype it was made with (dtype=...{usual}), "
-            "or derive it again for this model"
+            f"({dtype} here); load the model with the dtype= that it was made with{usual} or derive "
+            "it again for this model"
         )
     mend = "derive it again for this model"
     return f"{name!r}, which differs from {loaded.name!r} in {fields}; {mend}"
