@@ -1,6 +1,7 @@
 import json
 from dataclasses import asdict, replace
 
+import accelerate
 import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
@@ -144,6 +145,13 @@ def test_what_was_changed_after_loading_is_noticed(vector, change, field):
     change(changed)
     with pytest.raises(StaleArtifact, match=f"now differs in {field}: .* load the model again"):
         check_fits(single(vector), changed)
+
+
+def test_weights_that_are_offloaded_after_loading_are_the_same(vector):
+    elsewhere = loaded_with()
+    accelerate.cpu_offload(elsewhere.model)
+    assert next(elsewhere.model.parameters()).device.type == "meta"
+    check_fits(single(vector), elsewhere)
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "Some-Owner/Tiny-Llama"])

@@ -129,8 +129,8 @@ def _misfit(made_for: Mapping[str, Any], loaded: LoadedModel, differing: list[st
         usual = "" if known is None else f", usually {known.dtype},"
         return (
             f"{name!r}, which differs from {loaded.name!r} in model, that is in weights or dtype "
-            f"({dtype} here); load the model with the dtype= that it was made with{usual} or derive "
-            "it again for this model"
+            f"({dtype} here); load the model with the dtype= that it was made with{usual} or "
+            "derive it again for this model"
         )
     mend = "derive it again for this model"
     return f"{name!r}, which differs from {loaded.name!r} in {fields}; {mend}"
