@@ -110,6 +110,46 @@ def test_activations_read_before_give_the_same_vector(loaded, vidb, options):
     assert again.value == fresh.value and again.provenance["layer"] == fresh.provenance["layer"]
 
 
+@pytest.mark.parametrize(
+    ("layer", "kept"),
+    [
+        (np.int64(2), 2),
+        (torch.tensor(2), 2),
+        (list(np.arange(3, 0, -2)), [3, 1]),
+        (np.arange(1, 3), [1, 2]),
+        (range(1, 3), [1, 2]),
+    ],
+)
+def test_any_integers_are_layers(loaded, vidb, tmp_path, layer, kept):
+    vector = derive(loaded, vidb, "power", layer=layer, seed=0)
+    assert vector.provenance["layer"] == kept
+    assert vector.layers == ((kept,) if isinstance(kept, int) else tuple(sorted(kept)))
+    save_vector(vector, tmp_path / "x")
+    assert load_vector(tmp_path / "x").provenance == vector.provenance
+
+
+@pytest.mark.parametrize("layer", [True, [1, True]])
+def test_a_flag_is_no_layer(loaded, vidb, layer):
+    with pytest.raises(InvalidInput, match=r"layer .*(True|False).*: expected 'auto', a whole num"):
+        derive(loaded, vidb, "power", layer=layer, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("Who leads?", "prompts: expected a list of them, got 'Who leads"),
+        (["Who?", " "], "prompt ' ' is empty"),
+        ([], "expected texts"),
+    ],
+)
+def test_prompts_are_checked_before_the_answers_are_read(loaded, vidb, prompts, message):
+    def read(*_):
+        raise AssertionError("the answers were read")
+
+    with pytest.raises(InvalidInput, match=message):
+        derive(loaded, vidb, "power", layer=2, seed=0, prompts=prompts, progress=read)
+
+
 def test_activations_of_other_texts_or_layers_are_refused(loaded, vidb):
     graded = contrasts(vidb, "power")
     fewer = answer_activations(loaded, graded[:-1], [2])

@@ -1,8 +1,9 @@
 """From a value's graded texts to its steering vector; every step is a verb of its own."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from valueflow.steering.directions import (
 from valueflow.steering.vector import SteeringVector
 from valueflow.theories import get_value
 
+Layers = Literal["auto"] | SupportsIndex | Sequence[SupportsIndex]
+"""Which layers a vector is of; numpy's integers are numbers of layers as well."""
+
 
 def derive(
     loaded: LoadedModel,
@@ -35,7 +39,7 @@ def derive(
     value: str,
     *,
     estimator: str = "mean_difference",
-    layer: Literal["auto"] | int | Sequence[int] = "auto",
+    layer: Layers = "auto",
     seed: int,
     split: str = "steer",
     prompts: Sequence[str] | None = None,
@@ -69,28 +73,34 @@ def derive(
 
     Raises:
         UnknownName: no such value, split or estimator.
-        InvalidInput: too few texts with both poles, a layer the model lacks, activations of
-            other contrasts or without a layer that is wanted.
+        InvalidInput: too few texts with both poles, a layer that is no integer or that the model
+            lacks, prompts that are one string or that `typical_norms` refuses, activations of other
+            contrasts or without a layer that is wanted.
     """
+    asked = _asked(layer)
+    if isinstance(prompts, str):
+        raise InvalidInput(f"prompts: expected a list of them, got {prompts!r:.60}; give [it]")
     estimate, full_id = ESTIMATORS[estimator], get_value(value).id
     rng = np.random.default_rng(seed)
     graded = contrasts(vidb, value, split=split)
     if shuffle_labels:
         graded = shuffled(graded, rng=rng)
     options: dict[str, Any] = {"batch_size": batch_size, "template": template, "backend": backend}
-    wanted = _wanted(layer, loaded.n_layers)
+    wanted = middle_layers(loaded.n_layers) if asked == "auto" else _several(asked)
+    norms: Mapping[int, float] = {}
+    if prompts is not None:
+        # Before the answers are read, which takes far longer: a prompt may be refused.
+        norms = typical_norms(loaded, prompts, wanted, **options)
     if activations is None:
         activations = answer_activations(loaded, graded, wanted, progress=progress, **options)
     _check_read(activations, len(graded), wanted)
     scores: dict[int, LayerScore] = {}
-    if layer == "auto":
+    if asked == "auto":
         best, scores = choose_layer(activations, graded, estimator=estimate, rng=rng)
         wanted = [best]
     intensities, ladders = labels(graded)
     directions = {i: estimate(activations.by_layer[i], intensities, ladders) for i in wanted}
-    norms: Mapping[int, float] = activations.norms
-    if prompts is not None:
-        norms = typical_norms(loaded, prompts, wanted, **options)
+    norms = norms if prompts is not None else activations.norms
     provenance = {
         "operation": "derive",
         "library_version": valueflow.__version__,
@@ -102,7 +112,7 @@ def derive(
         "texts": len(graded),
         "labels": "shuffled" if shuffle_labels else "true",
         "estimator": estimator,
-        "layer": layer if isinstance(layer, str | int) else list(layer),
+        "layer": asked,
         "layer_scores": {str(i): score._asdict() for i, score in scores.items()},
         "norms": "answers" if prompts is None else "prompts",
         "seed": seed,
@@ -120,9 +130,23 @@ def _check_read(activations: Activations, n_texts: int, layers: Sequence[int]) -
         raise InvalidInput(f"activations of {found} texts, but the contrasts are {n_texts}")
 
 
-def _wanted(layer: Literal["auto"] | int | Sequence[int], n_layers: int) -> list[int]:
-    if layer == "auto":
-        return middle_layers(n_layers)
+def _asked(layer: Layers) -> Literal["auto"] | int | list[int]:
+    """The layers as plain JSON, in the order given."""
     if isinstance(layer, str):
+        if layer == "auto":
+            return "auto"
         raise InvalidInput(f"layer {layer!r}: expected 'auto', a number or several numbers")
-    return [layer] if isinstance(layer, int) else sorted(set(layer))
+    return _number(layer) if np.ndim(layer) == 0 else [_number(each) for each in layer]  # type: ignore[union-attr]
+
+
+def _number(layer: object) -> int:
+    # A flag is an integer to Python, but whoever gives one means no layer.
+    if not isinstance(layer, bool) and isinstance(layer, SupportsIndex):
+        return operator.index(layer)
+    raise InvalidInput(
+        f"layer {layer!r}: expected 'auto', a whole number or several, such as 12 or [11, 12]"
+    )
+
+
+def _several(layers: int | list[int]) -> list[int]:
+    return [layers] if isinstance(layers, int) else sorted(set(layers))
