@@ -1,5 +1,6 @@
 """Instructions: what they say, where they stand, and that no level is no instruction."""
 
+import numpy as np
 import pytest
 from tiny import tiny_tokenizer
 
@@ -105,6 +106,18 @@ def test_what_is_no_level_is_refused(level):
     if isinstance(level, int):
         with pytest.raises(InvalidInput, match="level of svt/power"):
             level_prompt({"power": level})
+
+
+@pytest.mark.parametrize("level", [np.int64(-2), np.int8(0), np.uint8(2)])
+def test_numpys_integers_are_levels(level):
+    found, plain = level_prompt({"power": level}), level_prompt({"power": int(level)})
+    assert found == plain and all(type(x) is int for _, x in found.levels)
+
+
+@pytest.mark.parametrize("level", [np.int64(3), np.bool_(True), np.float64(1.0), np.array([1, 2])])
+def test_other_numbers_of_numpy_are_no_levels(level):
+    with pytest.raises(InvalidInput, match="level of svt/power: expected -2, -1, 0, 1 or 2"):
+        check_level("svt/power", level)
 
 
 @pytest.mark.parametrize("name", ["powr", "", "../../etc/passwd", "$name", "<|im_end|>", "svt/"])

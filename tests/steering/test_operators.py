@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_model
@@ -97,6 +98,32 @@ def test_rows_clamp_what_they_name():
         assert close(component(after(made, layer), HEDONISM, layer), 0.2)
     free = component(streams()[1], POWER, 1)
     torch.testing.assert_close(component(after(made, 1)[1], POWER, 1), free)
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32(0.1), np.float64(0.1), np.array(0.1), torch.tensor(0.1)]
+)
+def test_any_real_number_is_a_target(number):
+    expected = clamp({POWER: 0.1, SECURITY: [0.1, None]}).held
+    made = clamp({POWER: number, SECURITY: [number, None]})
+    torch.testing.assert_close(made.held, expected, equal_nan=True)
+    column = clamp({POWER: np.array([0.1, 1.0]), SECURITY: torch.tensor([0.1, 2.0])})
+    assert close(column.held, torch.tensor([[0.1, 0.1], [1.0, 2.0]]))
+    assert clamp({POWER: np.int64(1)}).held.tolist() == [[1.0]]
+
+
+def test_what_is_no_target_is_said():
+    with pytest.raises(InvalidInput, match="svt/power: expected a number .* got an empty list"):
+        clamp({POWER: []})
+    for odd in (np.array([[0.1]]), [torch.ones(2)]):
+        with pytest.raises(InvalidInput, match="svt/power: expected a number, or None"):
+            clamp({POWER: odd})
+
+
+@pytest.mark.parametrize("rows", [[[True]], [[True, False, True]]])
+def test_rows_of_another_width_are_named(rows):
+    with pytest.raises(InvalidInput, match=r"rows: expected \(rows, 2\) flags"):
+        ablate([POWER, SECURITY], rows=rows)
 
 
 def test_combined_parts_hold_first_and_add_then():

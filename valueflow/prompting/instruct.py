@@ -4,9 +4,11 @@ The protocol is that of VALUEFLOW (arXiv 2602.03160), in other words than theirs
 and +2 anchor four intensities, 0 is no instruction, several values make a profile.
 """
 
+import contextlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 from valueflow.errors import InvalidInput
 from valueflow.models.chat import Template, format_prompts
@@ -60,7 +62,7 @@ class ValuePrompt:
 
 
 def level_prompt(
-    levels: Mapping[str, int], *, wording: str = "person", place: Place = "system"
+    levels: Mapping[str, SupportsIndex], *, wording: str = "person", place: Place = "system"
 ) -> ValuePrompt:
     """The instruction to express values at levels.
 
@@ -82,10 +84,9 @@ def level_prompt(
     found: dict[str, int] = {}
     for name, level in levels.items():
         value = get_value(name)
-        check_level(value.id, level)
         if value.id in found:
             raise InvalidInput(f"{value.id} has two levels, under two names; give one")
-        found[value.id] = level
+        found[value.id] = check_level(value.id, level)
     asked = tuple((value, level) for value, level in found.items() if level)
     if not asked:
         return ValuePrompt(place=place)
@@ -121,14 +122,18 @@ def placebo_prompt(like: ValuePrompt, count: Callable[[str], int]) -> ValuePromp
     return ValuePrompt(best, like.place, "placebo")
 
 
-def check_level(value: str, level: object) -> None:
-    """Refuse what is no level.
+def check_level(value: str, level: object) -> int:
+    """A level as a plain integer; numpy's integers are levels as well, flags are none.
 
     Raises:
         InvalidInput: it is not one of `LEVELS`.
     """
-    if isinstance(level, bool) or not isinstance(level, int) or level not in LEVELS:
-        raise InvalidInput(f"level of {value}: expected -2, -1, 0, 1 or 2, got {level!r}")
+    if isinstance(level, SupportsIndex) and not isinstance(level, bool):
+        # Arrays have an index too, which those of more than one number refuse.
+        with contextlib.suppress(TypeError):
+            if (number := operator.index(level)) in LEVELS:
+                return number
+    raise InvalidInput(f"level of {value}: expected -2, -1, 0, 1 or 2, got {level!r}")
 
 
 def _sentence(words: Sequence[str]) -> str:

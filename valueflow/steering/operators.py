@@ -1,9 +1,11 @@
 """Interventions that do more than add: project out, clamp, and several of them in one batch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -12,7 +14,9 @@ from valueflow.backends.base import Intervention, Positions
 from valueflow.errors import InvalidInput
 from valueflow.steering.vector import SteeringVector, intervention
 
-Held = float | int | Sequence[float | int | None]
+Number = Real | np.ndarray | Tensor
+"""A real number, numpy's and a tensor's of no dimension among them."""
+Held = Number | Sequence[Number | None]
 
 
 def ablate(
@@ -39,6 +43,11 @@ def ablate(
         InvalidInput: no vectors, vectors of different models, not one column per vector.
     """
     lost = torch.as_tensor([[True] * len(vectors)] if rows is None else rows, dtype=torch.bool)
+    if lost.ndim != 2 or lost.shape[1] != len(vectors):
+        raise InvalidInput(
+            f"rows: expected (rows, {len(vectors)}) flags, one column per vector, "
+            f"got {tuple(lost.shape)}; such as [{[True] * len(vectors)}]"
+        )
     made = intervention(vectors, torch.zeros(lost.shape), positions=positions)
     held = torch.where(lost.to(made.coefficients.device), 0.0, torch.nan)
     return replace(made, held=held, keep_norm=keep_norm)
@@ -63,10 +72,11 @@ def clamp(
         keep_norm: scale each token to the length it had, and the clamped component with it.
 
     Raises:
-        InvalidInput: no targets, lists of different lengths, a number that is not finite, vectors
-            of different models. Dependent vectors at contradicting values raise when it is used.
+        InvalidInput: no targets, an empty list, lists of different lengths, a target that is no
+            number or not finite, vectors of different models. Dependent vectors at
+            contradicting values raise when it is used.
     """
-    lists = {v: [c] if isinstance(c, int | float) else list(c) for v, c in targets.items()}
+    lists = {vector: _row(vector.value, held) for vector, held in targets.items()}
     n_rows = max((len(row) for row in lists.values()), default=0)
     for vector, row in lists.items():
         if len(row) not in (1, n_rows):
@@ -74,10 +84,32 @@ def clamp(
         if not all(c is None or math.isfinite(c) for c in row):
             raise InvalidInput(f"{vector.value}: a target is not finite; None leaves a row alone")
     columns = [row * n_rows if len(row) == 1 else row for row in lists.values()]
-    table = [[math.nan if c is None else float(c) for c in row] for row in zip(*columns)]  # noqa: B905
+    table = [[math.nan if c is None else c for c in row] for row in zip(*columns)]  # noqa: B905
     made = intervention(list(targets), torch.zeros(n_rows, len(lists)), positions=positions)
     held = torch.tensor(table, device=made.coefficients.device)
     return replace(made, held=held, keep_norm=keep_norm)
+
+
+def _row(value: str, held: Held) -> list[float | None]:
+    """The targets of one vector as plain numbers."""
+    if isinstance(held, Iterable) and np.ndim(held) == 1:  # type: ignore[arg-type]
+        row: list[float | None] = [None if c is None else _target(value, c) for c in held]
+    else:
+        row = [_target(value, held)]
+    if not row:
+        raise InvalidInput(
+            f"{value}: expected a number for all batch rows or one per row, got an empty list"
+        )
+    return row
+
+
+def _target(value: str, target: object) -> float:
+    given = target.item() if isinstance(target, np.ndarray | Tensor) and not target.ndim else target
+    if not isinstance(given, Real):
+        raise InvalidInput(
+            f"{value}: expected a number, or None where a row leaves it alone, got {target!r:.60}"
+        )
+    return float(given)
 
 
 def combine(parts: Sequence[Intervention]) -> Intervention:
