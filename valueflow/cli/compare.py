@@ -1,5 +1,6 @@
 """`valueflow compare`: instructions and activation steering, measured alike."""
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -153,4 +154,6 @@ def _lines(summaries: "list[Summary]", result: dict[str, Any], out: Path) -> lis
 
 
 def _interval(found: "Estimate") -> str:
+    if math.isnan(found.low):
+        return f"{found.mean:+.1f} (too few prompts for an interval)"
     return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"

@@ -92,12 +92,12 @@ def derive_family(
     graded = {value: contrasts(vidb, value, split=split) for value in ids}
     flat = [contrast for part in graded.values() for contrast in part]
     options: dict[str, Any] = {"batch_size": batch_size, "template": template, "backend": backend}
+    # Before the answers are read, which takes far longer: a prompt may be refused.
+    told = None if prompts is None else typical_norms(loaded, prompts, layers, **options)
     if activations is None:
         activations = answer_activations(loaded, flat, layers, progress=progress, **options)
     rows = _rows(activations, layers, {value: len(part) for value, part in graded.items()})
-    norms = (
-        activations.norms if prompts is None else typical_norms(loaded, prompts, layers, **options)
-    )
+    norms = activations.norms if told is None else told
     directions: dict[str, dict[int, Tensor]] = {value: {} for value in ids}
     for each in layers:
         family = {
