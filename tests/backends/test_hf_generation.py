@@ -1,5 +1,7 @@
 """Steered generation: each row its own coefficients, each token its own place."""
 
+import functools
+
 import pytest
 import torch
 from oracles.steering import generated_by_hand, position_options
@@ -16,7 +18,7 @@ from steering_cases import (
 )
 from tiny import EOS
 from torch import nn
-from transformers import CompileConfig, DynamicCache, GenerationConfig
+from transformers import CompileConfig, DynamicCache, GenerationConfig, WatermarkingConfig
 
 from valueflow.backends.hf import HFBackend
 
@@ -173,6 +175,70 @@ def test_decoding_is_greedy_even_if_the_model_came_with_sampling(monkeypatch):
     greedy = backend.generate(ids, mask, intervene(), **NO_EOS)
     monkeypatch.setattr(backend.model.generation_config, "do_sample", True)
     assert torch.equal(backend.generate(ids, mask, intervene(), **NO_EOS), greedy)
+
+
+OWN = {
+    "num_beams": 3,
+    "num_return_sequences": 2,
+    "repetition_penalty": 3.0,
+    "no_repeat_ngram_size": 1,
+    "min_length": 40,
+    "min_new_tokens": 5,
+    "max_time": 0.0,
+    "stop_strings": ["a"],
+    "bad_words_ids": [[i] for i in range(3, 100)],
+    "suppress_tokens": list(range(3, 100)),
+    "begin_suppress_tokens": list(range(3, 100)),
+    "sequence_bias": [[[7], 100.0]],
+    "forced_bos_token_id": 9,
+    "forced_eos_token_id": 9,
+    "exponential_decay_length_penalty": (0, 50.0),
+    "guidance_scale": 3.0,
+    "watermarking_config": WatermarkingConfig(bias=50.0),
+    "token_healing": True,
+    "penalty_alpha": 0.6,
+    "dola_layers": "low",
+    "force_words_ids": [[7]],
+    "prompt_lookup_num_tokens": 3,
+    "assistant_early_exit": 1,
+    "return_dict_in_generate": True,
+    "num_beam_groups": 3,
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_decoding_is_greedy_whatever_the_model_came_with(name, monkeypatch):
+    backend, (ids, mask) = load(), prompts()
+    run = functools.partial(backend.generate, ids, mask, max_new_tokens=5)
+    expected = run(intervene()), run()
+    own = backend.model.generation_config
+    monkeypatch.setattr(own, name, OWN[name])
+    if name in ("num_return_sequences", "num_beam_groups"):
+        monkeypatch.setattr(own, "num_beams", 3)
+    for tokens, greedy in zip((run(intervene()), run()), expected, strict=True):
+        assert torch.equal(tokens, greedy)
+
+
+@pytest.mark.parametrize("name", ["num_beams", "repetition_penalty", "no_repeat_ngram_size"])
+def test_what_is_asked_for_is_done(name):
+    backend, (ids, mask) = load(), prompts()
+    run = functools.partial(backend.generate, ids, mask, intervene(), **NO_EOS)
+    expected = run(generation_config=GenerationConfig(**{name: OWN[name]}, **NO_EOS))
+    assert torch.equal(run(**{name: OWN[name]}), expected)
+    assert not torch.equal(run(), expected)
+
+
+def test_what_a_given_configuration_leaves_open_is_greedy_too(monkeypatch):
+    backend, (ids, mask) = load(), prompts()
+    greedy = backend.generate(ids, mask, intervene(), **NO_EOS)
+    for name in ("num_beams", "num_return_sequences", "no_repeat_ngram_size", "do_sample"):
+        monkeypatch.setattr(backend.model.generation_config, name, OWN.get(name, True))
+    config = GenerationConfig(return_dict_in_generate=True, **NO_EOS)
+    tokens = backend.generate(ids, mask, intervene(), generation_config=config)
+    assert torch.equal(tokens, greedy)
+    assert config.num_beams is None and config.return_dict_in_generate
+    told = backend.generate(ids, mask, intervene(), return_dict_in_generate=True, **NO_EOS)
+    assert torch.equal(told, greedy)
 
 
 def test_copies_are_found_in_a_generation_config():

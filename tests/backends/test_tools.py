@@ -80,7 +80,8 @@ def run(backend, intervention, given=None):
     kept, generate = [], backend.model.generate
 
     def keeping(**inputs):
-        kept.append(generate(**inputs, output_logits=True, return_dict_in_generate=True, **NO_EOS))
+        more = {"output_logits": True, "return_dict_in_generate": True, **NO_EOS}
+        kept.append(generate(**inputs | more))
         return kept[0].sequences
 
     backend.model.generate = keeping
@@ -249,3 +250,13 @@ def test_bfloat16_rows_of_coefficient_zero_stay(tool):
     unsteered, steered = run(backend, None)[1], run(backend, intervene())[1]
     assert torch.equal(steered[1], unsteered[1])
     assert not torch.equal(steered[0], unsteered[0])
+
+
+@EVERY_TOOL
+def test_decoding_is_greedy_whatever_the_model_came_with(tool, monkeypatch):
+    backend, (ids, mask) = load_tool(tool), prompts()
+    expected = load().generate(ids, mask, intervene(), **NO_EOS)
+    own = {"num_beams": 3, "no_repeat_ngram_size": 1, "return_dict_in_generate": True}
+    for name, value in own.items():
+        monkeypatch.setattr(backend.model.generation_config, name, value)
+    assert torch.equal(backend.generate(ids, mask, intervene(), **NO_EOS), expected)
