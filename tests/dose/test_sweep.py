@@ -178,6 +178,34 @@ def test_prompts_are_a_list_of_strings(prompts, monkeypatch):
         sweep(loaded(), arms(), [{}], PROMPTS[:2], asked=[prompts])
 
 
+def short(arch):
+    model = tiny_model(arch)
+    model.config.max_position_embeddings = 64
+    return load((model, tiny_tokenizer(chat=True)))
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "gpt_neox", "llama"])
+def test_a_prompt_beyond_the_models_positions_is_refused_before_anything_runs(arch, monkeypatch):
+    model = short(arch)
+    around = encode(model.tokenizer, format_prompts(model.tokenizer, [""]))["input_ids"].shape[1]
+    fits = "x" * (64 - DECODING.max_new_tokens - around)
+    assert sweep(model, {}, [{}], ["Hi", fits], decoding=DECODING).texts
+    monkeypatch.setattr(model.model, "generate", lambda **_: pytest.fail("generated"))
+    message = r"'Qx*' is too long: .* 53 tokens and 12 more to generate, and .* positions for 64"
+    with pytest.raises(InvalidInput, match=message):
+        sweep(model, {}, [{}], ["Hi", f"Q{fits}"], decoding=DECODING)
+    instructed = format_prompts(model.tokenizer, ["Hi", f"Q{fits}"])
+    with pytest.raises(InvalidInput, match="'Why' is too long: .* 53 tokens"):
+        sweep(model, {}, [{}], ["Hi", "Why"], asked=[instructed], decoding=DECODING)
+
+
+@pytest.mark.parametrize("limit", [None, -1])
+def test_a_model_without_a_limit_is_asked_anything(limit):
+    model = load((tiny_model("bloom"), tiny_tokenizer()))
+    model.model.config.max_position_embeddings = limit
+    assert sweep(model, {}, [{}], ["x" * 600], decoding=Decoding(max_new_tokens=2)).texts
+
+
 @pytest.mark.parametrize("batch_rows", [0, -1])
 def test_a_batch_has_rows(batch_rows):
     with pytest.raises(InvalidInput, match=f"1 row or more per call, got {batch_rows}"):

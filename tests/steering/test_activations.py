@@ -241,3 +241,19 @@ def test_prompts_that_are_not_there(chat):
     tokenizer.chat_template = "{{ messages[0]['content'] | upper }}"
     with pytest.raises(InvalidInput, match="chat template"):
         typical_norms(load((tiny_model("llama"), tokenizer)), ["Why?"], [0])
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "gpt_neox"])
+def test_a_text_beyond_the_models_positions_is_refused_before_anything_runs(arch):
+    model = tiny_model(arch)
+    model.config.max_position_embeddings = 64
+    short = load((model, tiny_tokenizer()))
+    head = len(short.tokenizer("Question: Why?\nAnswer: ", add_special_tokens=False)["input_ids"])
+    fits = "x" * (64 - 1 - head)
+    items = [Item("On and on.", "Why?"), Item(fits, "Why?")]
+    assert answer_activations(short, items, [0]).by_layer[0].shape[0] == 2
+    message = "'Qx*' is too long: .* 65 tokens, and the model has positions for 64; shorten it$"
+    with pytest.raises(InvalidInput, match=message):
+        answer_activations(short, [*items, Item(f"Q{fits}", "Why?")], [0])
+    with pytest.raises(InvalidInput, match="'zzzz.* is too long"):
+        typical_norms(short, ["Why?", "z" * 64], [0])

@@ -15,6 +15,7 @@ from valueflow.dose.turns import cut_turn, until_next_turn
 from valueflow.errors import InvalidInput
 from valueflow.models.chat import (
     Template,
+    check_length,
     check_template,
     checked_texts,
     encode,
@@ -130,8 +131,8 @@ def sweep(
 
     Raises:
         InvalidInput: no prompts or cells, prompts that are no list of strings, a cell that names
-            no arm, a chat format that the tokenizer lacks, `asked` of another shape, or less than
-            1 row a batch.
+            no arm, a chat format that the tokenizer lacks, `asked` of another shape, less than 1
+            row a batch, or a prompt that is too long for the model with the tokens to generate.
     """
     decoding = decoding or Decoding()
     _check(arms, cells, prompts, asked)
@@ -142,6 +143,7 @@ def sweep(
     table = torch.tensor([[float(cell.get(name, 0.0)) for name in arms] for cell in cells])
     formatted = format_prompts(loaded.tokenizer, prompts, template=decoding.template)
     given = asked if asked is not None else [formatted] * len(cells)
+    _check_lengths(loaded, prompts, [formatted, *(asked or ())], decoding.max_new_tokens)
     rows = [(c, p) for p in range(len(prompts)) for c in range(len(cells))]
     rows.sort(key=lambda row: len(given[row[0]][row[1]]))
     texts = np.empty((len(cells), len(prompts)), dtype=object)
@@ -233,3 +235,11 @@ def _check(
         raise InvalidInput(
             f"asked: expected {len(prompts)} texts for each of {len(cells)} cells, got {shape}"
         )
+
+
+def _check_lengths(
+    loaded: LoadedModel, prompts: Sequence[str], rows: Sequence[Sequence[str]], new_tokens: int
+) -> None:
+    """Refuse what does not fit into the model with its answer; each row has all prompts' texts."""
+    texts, told = [text for row in rows for text in row], list(prompts) * len(rows)
+    check_length(loaded.model, loaded.tokenizer, texts, told=told, new_tokens=new_tokens)

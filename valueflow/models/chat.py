@@ -177,6 +177,40 @@ def encode(
     return BatchEncoding({"input_ids": ids, "attention_mask": mask})
 
 
+def check_length(
+    model: Any, tokenizer: Any, texts: Sequence[str], *, told: Sequence[str], new_tokens: int = 0
+) -> None:
+    """Refuse a text for which the model has too few positions.
+
+    A model with a table of positions would fail amid a batch, and one with rotary positions go on
+    where it never was trained. A configuration without `max_position_embeddings` sets no limit.
+
+    Args:
+        model: a transformers model.
+        tokenizer: its tokenizer.
+        texts: formatted texts.
+        told: what an error names in place of each text: the user's part of it.
+        new_tokens: how many more are to be generated.
+
+    Raises:
+        InvalidInput: a text that is too long; says how long, and what the model takes.
+    """
+    config = model.config.get_text_config(decoder=True)
+    limit = getattr(config, "max_position_embeddings", None)
+    # Some configurations say -1 for "no limit".
+    if not isinstance(limit, int) or limit < 1:
+        return
+    for text, name in dict(zip(texts, told, strict=True)).items():
+        size = len(_tokens(tokenizer, text)[0])
+        if size + new_tokens > limit:
+            more = f" and {new_tokens} more to generate" if new_tokens else ""
+            fewer = ", or generate fewer" if new_tokens else ""
+            raise InvalidInput(
+                f"{name!r:.60} is too long: in the model's format it has {size} tokens{more}, and "
+                f"the model has positions for {limit}; shorten it{fewer}"
+            )
+
+
 def answer_mask(
     tokenizer: Any, answered: Sequence[Answered], *, padding_side: PaddingSide = "left"
 ) -> Bool[Tensor, "batch seq"]:

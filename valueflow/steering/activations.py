@@ -21,6 +21,7 @@ from valueflow.models.chat import (
     PaddingSide,
     Template,
     answer_mask,
+    check_length,
     encode,
     format_answered,
     format_prompts,
@@ -100,7 +101,7 @@ def answer_activations(
 
     Raises:
         InvalidInput: no texts, an item without context, a layer the model lacks, an empty answer,
-            or one without any token that counts.
+            one without any token that counts, or one that is too long for the model.
     """
     questions = [_question(text) for text in texts]
     answers = [text.text for text in texts]
@@ -134,8 +135,8 @@ def typical_norms(
     prompts together; of an even number the lower middle one counts.
 
     Raises:
-        InvalidInput: no prompts, a layer the model lacks, a prompt that is empty or that the chat
-            template does not repeat literally.
+        InvalidInput: no prompts, a layer the model lacks, a prompt that is empty, that is too long
+            for the model, or that the chat template does not repeat literally.
     """
     formatted = format_prompts(loaded.tokenizer, prompts, template=template)
     # What follows the prompt cannot reach back to its tokens, so the text may end there.
@@ -178,6 +179,8 @@ class _Reader:
             _, blocks = decoder_blocks(self.loaded.model)
             backend = HFBackend(self.loaded.model, blocks)
         layers = check_layers(self.layers, backend.n_layers)
+        whole, marked = [item.text for item in texts], [item.text[item.start :] for item in texts]
+        check_length(self.loaded.model, self.loaded.tokenizer, whole, told=marked)
         # Longest first: if a batch does not fit into memory, it is the first one.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i].text))
         means: dict[int, list[Tensor]] = {layer: [] for layer in layers}
