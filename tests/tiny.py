@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 PAD, BOS, EOS = 0, 1, 2
-MAX_POSITIONS = 512
+MAX_POSITIONS = 1024
 
 # What differs from the common sizes, by model_type. "hidden" and "n_layers" stand for arguments.
 _GLU = {"intermediate_size": 64, "num_key_value_heads": 2}
