@@ -1,5 +1,6 @@
 """Instructions: what they say, where they stand, and that no level is no instruction."""
 
+import jaxtyping
 import numpy as np
 import pytest
 from tiny import tiny_tokenizer
@@ -181,3 +182,11 @@ def test_no_cut_of_the_placebo_is_nearer(wanted):
 def test_the_hash_is_of_all_templates():
     assert len(templates_hash()) == 16 and templates_hash() == templates_hash()
     assert set(wordings("levels")) == {"person", "reply"} and wordings("texts") == ("said",)
+
+
+@pytest.mark.parametrize("place", ["system", "user"])
+def test_one_string_is_no_list_of_prompts(place, tokenizer, monkeypatch):
+    asked = level_prompt({"power": 2}, place=place)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(InvalidInput, match="a list of prompts, got one string"):
+        asked.formatted(tokenizer, "Who?")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, get_args
 
 from valueflow.errors import InvalidInput
-from valueflow.models.chat import Template, format_prompts
+from valueflow.models.chat import Template, checked_texts, format_prompts
 from valueflow.prompting.wording import Wording, get_wording, placebo_words
 from valueflow.registry import unknown_name
 from valueflow.theories import Value, get_value
@@ -57,7 +57,7 @@ class ValuePrompt:
         plain = template == "plain" or not getattr(tokenizer, "chat_template", None)
         if self.place == "system" or plain:
             return format_prompts(tokenizer, prompts, system=self.text, template=template)
-        merged = [f"{self.text}\n\n{prompt}" for prompt in prompts]
+        merged = [f"{self.text}\n\n{prompt}" for prompt in checked_texts("prompts", prompts)]
         return format_prompts(tokenizer, merged, template=template)
 
 
