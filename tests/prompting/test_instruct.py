@@ -185,8 +185,8 @@ def test_the_hash_is_of_all_templates():
 
 
 @pytest.mark.parametrize("place", ["system", "user"])
-def test_one_string_is_no_list_of_prompts(place, tokenizer, monkeypatch):
+def test_one_string_is_no_list_of_prompts(place, monkeypatch):
     asked = level_prompt({"power": 2}, place=place)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(InvalidInput, match="a list of prompts, got one string"):
-        asked.formatted(tokenizer, "Who?")
+        asked.formatted(tiny_tokenizer(chat=True), "Who?")
