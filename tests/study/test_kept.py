@@ -47,8 +47,11 @@ def test_damage_is_noticed(tmp_path):
     whole = path.read_bytes()
     for content in (whole[:-20], b"", b"not gzip", whole[:20] + b"\0\0" + whole[22:]):
         path.write_bytes(content)
-        with pytest.raises(ArtifactError):
+        with pytest.raises(ArtifactError, match="delete it"):
             read_sweep(path)
+    path.unlink()
+    with pytest.raises(ArtifactError, match="no sweep there; run again what makes it"):
+        read_sweep(path)
 
 
 def test_only_what_was_asked_before_is_given_back(tmp_path, monkeypatch):

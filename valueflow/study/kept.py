@@ -84,6 +84,8 @@ def read_sweep(path: str | Path) -> tuple[dict[str, Any], Grid]:
     Raises:
         ArtifactError: missing, damaged, or of another schema.
     """
+    if not Path(path).is_file():
+        raise ArtifactError(f"{path}: no sweep there; run again what makes it, or name its folder")
     try:
         content = gzip.decompress(Path(path).read_bytes()).decode(errors="surrogatepass")
         head, *rows = (json.loads(line) for line in content.split("\n") if line)
