@@ -8,7 +8,7 @@ from valueflow.errors import InvalidInput
 
 @pytest.mark.parametrize("values", ["power", "svt/power", ""])
 def test_one_string_is_no_list_of_values(values):
-    told = rf"expected a list of values, got one string '{values}'; write \['{values}'\]"
+    told = rf"expected a list of values, got one string: write \['{values}'\]"
     with pytest.raises(InvalidInput, match=told):
         load_released("smollm2-135m-instruct", values)
 

@@ -125,7 +125,7 @@ def test_targets_that_are_no_mappings_are_refused(targets, unchecked, monkeypatc
 
 def test_one_string_is_no_list_of_prompts(monkeypatch):
     nothing_is_generated(monkeypatch)
-    with pytest.raises(InvalidInput, match=r"list of prompts, got one string; write \['Who leads"):
+    with pytest.raises(InvalidInput, match=r"list of prompts, got one string: write \['Who leads"):
         Steerer(loaded(), [card()]).generate("Who leads?", {"power": 2})
 
 

@@ -137,7 +137,7 @@ def test_a_flag_is_no_layer(loaded, vidb, layer):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ("Who leads?", "prompts: expected a list of them, got 'Who leads"),
+        ("Who leads?", r"a list of prompts, got one string: write \['Who leads"),
         (["Who?", " "], "prompt ' ' is empty"),
         ([], "expected texts"),
     ],

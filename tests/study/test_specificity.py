@@ -251,7 +251,9 @@ def test_cards_of_different_decoding_are_not_compared():
     assert common_decoding(same) == Decoding(template="plain")
     for field, two in {"template": "chat", "max_new_tokens": 9}.items():
         other = card("svt/humility", **({"template": "plain"} | {field: two}))
-        with pytest.raises(InvalidInput, match=f"{field} is .* of svt/power and '?{two}'? in .*hu"):
+        with pytest.raises(
+            InvalidInput, match=f"{field} is .* for svt/power and '?{two}'? for .*hu"
+        ):
             common_decoding([*same, other])
     with pytest.raises(InvalidInput, match="got none"):
         common_decoding([])

@@ -105,6 +105,15 @@ def check_free(folder: Path) -> None:
         raise InvalidInput(f"{folder} exists; give --out a folder that is new or empty")
 
 
+def refuse_given(why: str, other: str, **options: object) -> None:
+    """Refuse options that another one, such as "--work", leaves without effect."""
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise InvalidInput(
+            f"{', '.join(given)}: {why}; leave out {'it' if len(given) == 1 else 'them'} or {other}"
+        )
+
+
 def check_parent(path: Path) -> None:
     """Refuse a path below something that is no folder; missing folders are made later."""
     nearest = next(parent for parent in path.absolute().parents if parent.exists())

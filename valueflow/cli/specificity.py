@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valueflow.cli.common import Judge, Model, Seed, load_model, stages
+from valueflow.cli.common import Judge, Model, Seed, load_model, refuse_given, stages
 
 if TYPE_CHECKING:
     from valueflow.dose.steerer import Card
@@ -75,7 +75,13 @@ def run(
     if work is not None and controls != ["plain"]:
         raise InvalidInput("--work has texts of the plain vectors only; leave out --control")
     if work is not None:
-        _not_with_work(coefficient=coefficient, prompts=prompts, placebos=placebos)
+        refuse_given(
+            "of texts to generate, and --work has its own",
+            "--work",
+            coefficient=coefficient,
+            prompts=prompts,
+            placebos=placebos,
+        )
     if placebos == 1:
         raise InvalidInput("--placebos 1: expected 0 or at least 2; one direction has no spread")
     JUDGES[judge]  # noqa: B018  A wrong name fails here, before anything is loaded.
@@ -115,18 +121,6 @@ def run(
         write_study(study, out, title=f"{model}: {CONTROLS[study.control]}", seed=seed)
         _show(study, seed)
     typer.echo(f"tables and pictures: {out}")
-
-
-def _not_with_work(**options: object) -> None:
-    """Refuse options of texts to generate, which kept texts would ignore."""
-    from valueflow.errors import InvalidInput
-
-    given = [f"--{name}" for name, value in options.items() if value is not None]
-    if given:
-        raise InvalidInput(
-            f"{', '.join(given)}: of texts to generate, and --work has its own; leave out "
-            f"{'it' if len(given) == 1 else 'them'} or --work"
-        )
 
 
 def _generated(

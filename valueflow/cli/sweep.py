@@ -16,6 +16,7 @@ from valueflow.cli.common import (
     check_free,
     checked_template,
     load_model,
+    refuse_given,
     stages,
     whole_folder,
     write_json,
@@ -75,7 +76,13 @@ def run(
     in OUT/vector, for `calibrate`.
     """
     if search:
-        _no_sweep(coefficients=coefficients, prompts=prompts, placebos=placebos)
+        refuse_given(
+            "of a sweep, and a search chooses its own",
+            "--search",
+            coefficients=coefficients,
+            prompts=prompts,
+            placebos=placebos,
+        )
     check_free(out)
     from valueflow.dose.prompts import load_prompts
     from valueflow.dose.sweep import Decoding
@@ -121,18 +128,6 @@ def run(
             )
             result = _save_sweep(found, out)
     write_json(json_file, result)
-
-
-def _no_sweep(**options: object) -> None:
-    """Refuse options of a sweep that a search would ignore."""
-    from valueflow.errors import InvalidInput
-
-    given = [f"--{name}" for name, value in options.items() if value is not None]
-    if given:
-        raise InvalidInput(
-            f"{', '.join(given)}: of a sweep, and a search chooses its own; leave out "
-            f"{'it' if len(given) == 1 else 'them'} or --search"
-        )
 
 
 def _search(

@@ -12,6 +12,7 @@ from pathlib import Path
 import valueflow
 from valueflow.dose.steerer import Card, load_card
 from valueflow.errors import InvalidInput
+from valueflow.models.chat import checked_texts
 from valueflow.registry import unknown_name
 from valueflow.theories import get_value
 
@@ -71,10 +72,8 @@ def load_released(model: str, values: Sequence[str] | None = None) -> list[Card]
         InvalidInput: one string for the values, or nothing is released here.
         ArtifactError: a card is damaged.
     """
-    if isinstance(values, str):
-        raise InvalidInput(
-            f"values: expected a list of values, got one string {values!r}; write [{values!r}]"
-        )
+    if values is not None:
+        values = checked_texts("values", values)
     folder = released_folder(model)
     known = {path.parent.parent.name: path.parent.parent for path in
              sorted(folder.glob("*/card/calibration.json"))}  # fmt: skip

@@ -102,7 +102,7 @@ def check_decodings(decodings: Mapping[str, Decoding]) -> None:
         if differing:
             raise InvalidInput(
                 "expected calibrations made with the same decoding settings, but "
-                f"{', '.join(differing)}; steer with either alone, or calibrate again"
+                f"{', '.join(differing)}; use either alone, or calibrate again"
             )
 
 

@@ -17,7 +17,7 @@ from valueflow.dose.sweep import Decoding, sweep
 from valueflow.errors import InvalidInput, StaleArtifact, UnknownName
 from valueflow.evaluate.evaluator import AnchorEvaluator
 from valueflow.hives.profile import ValueProfile
-from valueflow.models.chat import format_used
+from valueflow.models.chat import checked_texts, format_used
 from valueflow.models.loading import LoadedModel, fingerprint
 from valueflow.registry import unknown_name
 from valueflow.steering.store import check_fits, load_vector, save_vector
@@ -273,10 +273,7 @@ def _card(calibration: Calibration | Card) -> Card:
 
 def _per_prompt(prompts: Sequence[str], targets: Targets | Sequence[Targets]) -> Sequence[Targets]:
     """One mapping per prompt, empty where there are no targets."""
-    if isinstance(prompts, str):
-        raise InvalidInput(
-            f"prompts: expected a list of prompts, got one string; write [{prompts[:60]!r}]"
-        )
+    prompts = checked_texts("prompts", prompts)
     wanted = [targets] * len(prompts) if isinstance(targets, Mapping) else targets
     if not isinstance(wanted, Sequence) or not all(isinstance(one, Mapping) for one in wanted):
         raise InvalidInput(

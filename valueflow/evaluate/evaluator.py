@@ -199,14 +199,10 @@ class AnchorEvaluator:
         graded = getattr(self, "graded_", None) if self.mode == "calibrated" else None
         return SavedRankings(self.panel.value, settings, graded, scored)
 
-    def among(self, panel: Panel, *, seed: int) -> "AnchorEvaluator":
-        """This evaluator, scale included, with some of its anchors only, or other seeds.
-
-        Raises NotFitted as `score`.
-        """
-        self.check_fitted()
-        other = AnchorEvaluator(
-            self.judge,
+    def uncalibrated(self, judge: Judge, panel: Panel, *, seed: int) -> "AnchorEvaluator":
+        """A new evaluator with these settings, not fitted yet."""
+        return AnchorEvaluator(
+            judge,
             panel,
             n_windows=self.n_windows,
             window_size=self.window_size,
@@ -214,6 +210,14 @@ class AnchorEvaluator:
             mode=self.mode,
             seed=seed,
         )
+
+    def among(self, panel: Panel, *, seed: int) -> "AnchorEvaluator":
+        """This evaluator, scale included, with some of its anchors only, or other seeds.
+
+        Raises NotFitted as `score`.
+        """
+        self.check_fitted()
+        other = self.uncalibrated(self.judge, panel, seed=seed)
         if self.mode == "calibrated":
             other.sharpness_, other.scale_ = self.sharpness_, self.scale_
         return other

@@ -182,15 +182,7 @@ def _swap(
     second: Judge, evaluator: AnchorEvaluator, graded: Panel, first: HeldOut, seed: int
 ) -> Swap:
     """The same windows for the second judge, anchors and orders alike."""
-    other = AnchorEvaluator(
-        second,
-        evaluator.panel,
-        n_windows=evaluator.n_windows,
-        window_size=evaluator.window_size,
-        sampling=evaluator.sampling,
-        mode=evaluator.mode,
-        seed=evaluator.seed,
-    )
+    other = evaluator.uncalibrated(second, evaluator.panel, seed=evaluator.seed)
     problem, _ = _calibrate(other, graded)
     if problem is not None:
         return Swap(second.name, problem, NOTHING, NOTHING)

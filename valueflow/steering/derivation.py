@@ -9,7 +9,7 @@ import numpy as np
 
 import valueflow
 from valueflow.errors import InvalidInput
-from valueflow.models.chat import Template
+from valueflow.models.chat import Template, checked_texts
 from valueflow.models.loading import LoadedModel
 from valueflow.steering.activations import (
     Activations,
@@ -78,8 +78,8 @@ def derive(
             contrasts or without a layer that is wanted.
     """
     asked = _asked(layer)
-    if isinstance(prompts, str):
-        raise InvalidInput(f"prompts: expected a list of them, got {prompts!r:.60}; give [it]")
+    if prompts is not None:
+        prompts = checked_texts("prompts", prompts)
     estimate, full_id = ESTIMATORS[estimator], get_value(value).id
     rng = np.random.default_rng(seed)
     graded = contrasts(vidb, value, split=split)

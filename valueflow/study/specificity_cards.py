@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from valueflow.dose.stale import check_model, check_vector
+from valueflow.dose.stale import check_decodings, check_model, check_vector
 from valueflow.dose.steerer import Card
 from valueflow.dose.sweep import Decoding, Grid
 from valueflow.errors import InvalidInput, StaleArtifact
-from valueflow.models.loading import LoadedModel
+from valueflow.models.loading import LoadedModel, fingerprint
 from valueflow.steering.store import check_fits, vector_hash
 from valueflow.study.kept import read_sweep
 from valueflow.study.release import PLACEBOS, SWEEPS
@@ -24,9 +24,10 @@ def check_cards(cards: Sequence[Card], loaded: LoadedModel) -> None:
     Raises:
         StaleArtifact: names the card and the field.
     """
+    here = fingerprint(loaded.model, loaded.tokenizer)
     for card in cards:
-        check_fits(card.vector, loaded)
-        check_model(card.value, card.provenance, loaded)
+        check_fits(card.vector, loaded, here=here)
+        check_model(card.value, card.provenance, loaded, here=here)
         check_vector(card.value, card.provenance, card.vector)
 
 
@@ -38,17 +39,8 @@ def common_decoding(cards: Sequence[Card]) -> Decoding:
     """
     if not cards:
         raise InvalidInput("a study of specificity needs cards, got none")
-    first = cards[0]
-    for card in cards[1:]:
-        for field, own in asdict(first.decoding).items():
-            other = getattr(card.decoding, field)
-            if other != own:
-                raise InvalidInput(
-                    f"expected cards made with the same decoding, but {field} is {own!r} in that "
-                    f"of {first.value} and {other!r} in that of {card.value}; study either kind "
-                    "alone"
-                )
-    return first.decoding
+    check_decodings({card.value: card.decoding for card in cards})
+    return cards[0].decoding
 
 
 def card_texts(card: Card, work: str | Path) -> Grid:
