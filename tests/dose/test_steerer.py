@@ -252,7 +252,7 @@ def test_calibrations_of_different_decoding_are_named_with_what_differs():
     plain = dataclasses.replace(card(), decoding=Decoding(max_new_tokens=14, template="plain"))
     told = (
         "max_new_tokens is 14 for svt/power and 12 for svt/benevolence, "
-        "template is 'plain' for svt/power and 'auto' for svt/benevolence; steer"
+        "template is 'plain' for svt/power and 'auto' for svt/benevolence; use either alone"
     )
     with pytest.raises(InvalidInput, match=told):
         Steerer(loaded(), [plain, card("svt/benevolence")])
